@@ -1,0 +1,124 @@
+/* The C core of im2colx, as Cython sees it: convolution of arrays with any strides, computed as a matrix product.
+ *
+ * Letters (one meaning everywhere):
+ *   N batch   C channels   F filters   G groups   taps: kernel elements   P output positions of one image
+ *   p  row of the patch matrix Phi: which patch          (0 <= p < N*P)
+ *   q  column of Phi: which element of the patch         (0 <= q < C/G*taps)
+ *   m, n, k  the sizes of a matrix product, and nothing else
+ *
+ * Space always has three axes here; a 1-D or 2-D convolution has leading axes of size 1, kernel 1, stride 1.
+ * Sizes and strides count elements, never bytes, except where a name says "bytes".
+ * The caller (im2colx/_geometry.py) has checked every size: all are consistent and no product of them overflows.
+ * No function here prints, calls Python, or keeps anything beyond the thread pool.
+ */
+#ifndef IM2COLX_H
+#define IM2COLX_H
+
+#include <stddef.h>
+
+enum { IM2COLX_AXES = 3, IM2COLX_MAX_THREADS = 256 };
+
+typedef enum {
+    IM2COLX_OK,
+    IM2COLX_NO_MEMORY,   /* a buffer could not be allocated; nothing was written */
+    IM2COLX_INTERRUPTED, /* the poll asked to stop; the output is partly written */
+    IM2COLX_OVERFLOW,    /* an exact integer result does not fit its type; the output is partly written */
+    IM2COLX_FORKED,      /* the process was forked from within a poll, and this is the child: its workers are gone */
+    IM2COLX_STATUSES     /* how many there are */
+} im2colx_status;
+
+/* Element types. WIDE64 is int64 whose sums are kept in 128 bits and checked at the store. */
+typedef enum {
+    IM2COLX_F32, IM2COLX_F64, IM2COLX_C64, IM2COLX_C128, IM2COLX_I32, IM2COLX_I64, IM2COLX_WIDE64, IM2COLX_TYPES
+} im2colx_type;
+
+typedef enum { IM2COLX_FORWARD, IM2COLX_GRAD_INPUT, IM2COLX_GRAD_WEIGHT } im2colx_op;
+
+/* Order of the columns of Phi: channels outside the taps (c, u, v) or inside them (u, v, c). */
+typedef enum { IM2COLX_CHANNELS_FIRST, IM2COLX_CHANNELS_LAST } im2colx_order;
+
+typedef struct {
+    ptrdiff_t batch;                  /* N */
+    ptrdiff_t groups;                 /* G */
+    ptrdiff_t channels;               /* C/G, of one group */
+    ptrdiff_t filters;                /* F/G, of one group */
+    ptrdiff_t image[IM2COLX_AXES];    /* size of x in space */
+    ptrdiff_t kernel[IM2COLX_AXES];
+    ptrdiff_t output[IM2COLX_AXES];   /* size of y in space; pads behind the image follow from it */
+    ptrdiff_t stride[IM2COLX_AXES];
+    ptrdiff_t dilation[IM2COLX_AXES];
+    ptrdiff_t pad[IM2COLX_AXES];      /* zeros before the image */
+} im2colx_geometry;
+
+/* An array of five axes: outer (image of x and y, filter of w), channel (filter of y), three of space.
+ * Its strides are in elements and may be anything, zero and negative included. */
+typedef struct {
+    void *data;
+    ptrdiff_t outer, channel, space[IM2COLX_AXES];
+} im2colx_tensor;
+
+/* Asked by the calling thread, at least every 20 ms: non-zero means stop. May be NULL. */
+typedef int (*im2colx_poll)(void);
+
+/* One convolution or gradient. Which tensor is written: y (forward), x (grad_input), w (grad_weight). */
+typedef struct {
+    im2colx_geometry geometry;
+    im2colx_type type;
+    im2colx_op op;
+    im2colx_tensor x, w, y;
+    const void *bias; /* F elements or NULL; forward only */
+    int threads;      /* at most this many, the caller included */
+    im2colx_poll poll;
+} im2colx_call;
+
+/* c (m x n) = a (m x k) * b (k x n), plus c if `accumulate`; all row-major with leading dimensions lda, ldb, ldc.
+ * transpose_a: a is stored k x m and taken transposed, and conjugated if complex; likewise b.
+ * Without `accumulate`, c is never read. Called from several threads at once. */
+typedef void (*im2colx_matmul)(int transpose_a, int transpose_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+                               const void *a, ptrdiff_t lda, const void *b, ptrdiff_t ldb,
+                               int accumulate, void *c, ptrdiff_t ldc);
+
+/* How a matrix-product method works: see product.c. */
+typedef struct {
+    im2colx_matmul matmul;
+    im2colx_order order;    /* of the columns of w as a matrix, and so of Phi */
+    size_t workspace_bytes; /* bound on the tiles of all threads together; ignored when `whole` */
+    int whole;              /* hold all of Phi ("im2col") instead of a tile a thread ("indexed") */
+} im2colx_product_options;
+
+size_t im2colx_itemsize(im2colx_type type);
+
+/* The direct loops. Any strides. */
+im2colx_status im2colx_loops(const im2colx_call *call);
+
+/* Convolution as products of blocks of Phi with w.
+ * w and y must be contiguous: (F, C/G, taps) and (N, F, P) for CHANNELS_FIRST, (taps, C/G, F) and (N, P, F) for
+ * CHANNELS_LAST. x may have any strides. In IM2COLX_GRAD_INPUT the caller has filled x with zeros.
+ * An alignment of the element size suffices everywhere. */
+im2colx_status im2colx_product(const im2colx_call *call, const im2colx_product_options *options);
+
+/* Bytes that im2colx_product will allocate for the same arguments. */
+size_t im2colx_product_workspace(const im2colx_call *call, const im2colx_product_options *options);
+
+/* Integer products for im2colx_product, where there is no BLAS. Their sums wrap: the caller bounds them first. */
+void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *, ptrdiff_t,
+                        int, void *, ptrdiff_t);
+void im2colx_matmul_i64(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *, ptrdiff_t,
+                        int, void *, ptrdiff_t);
+
+/* Phi, row-major (N*P) x (C*taps): patches[p, q] = x[t(p, q)], zero where t falls into the padding (Algorithm 1).
+ * Elements are moved, not computed with: any type of `itemsize` 1, 2, 4, 8 or 16 bytes. One group. */
+im2colx_status im2colx_im2col(const im2colx_geometry *geometry, const im2colx_tensor *x, size_t itemsize,
+                              im2colx_order order, void *patches, int threads, im2colx_poll poll);
+
+/* The adjoint: x[t(p, q)] += patches[p, q] for all p, q inside the image. x is zeroed by the caller. */
+im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
+                              im2colx_order order, const void *patches, int threads, im2colx_poll poll);
+
+/* Comma-separated instruction sets of this machine that the kernels may use, best last; a static string. */
+const char *im2colx_cpu_features(void);
+
+/* The compiler that built this library, with its version; a static string. */
+const char *im2colx_compiler(void);
+
+#endif

@@ -1,0 +1,284 @@
+"""The C border: a mirror of csrc/im2colx.h.  Pointers, the GIL, and the one place where a C status becomes an exception.
+
+Nothing is checked here that ``_geometry`` has checked: arrays have the right shape, type, alignment and byte order.
+"""
+
+cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
+from libc.stddef cimport ptrdiff_t, size_t
+
+from im2colx._blas cimport hold_threads, matmul_for, matmul_function, release_threads
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    # Without Cython's `except -1`: the exception stays set until check_status lets it through.
+    int PyErr_CheckSignals() noexcept
+
+cdef extern from "im2colx.h" nogil:
+    enum:
+        IM2COLX_AXES
+        IM2COLX_MAX_THREADS
+        IM2COLX_STATUSES
+
+    ctypedef enum im2colx_status:
+        IM2COLX_OK
+        IM2COLX_NO_MEMORY
+        IM2COLX_INTERRUPTED
+        IM2COLX_OVERFLOW
+        IM2COLX_FORKED
+
+    ctypedef enum im2colx_type:
+        IM2COLX_F32
+        IM2COLX_F64
+        IM2COLX_C64
+        IM2COLX_C128
+        IM2COLX_I32
+        IM2COLX_I64
+        IM2COLX_WIDE64
+
+    ctypedef enum im2colx_op:
+        IM2COLX_FORWARD
+        IM2COLX_GRAD_INPUT
+        IM2COLX_GRAD_WEIGHT
+
+    ctypedef enum im2colx_order:
+        IM2COLX_CHANNELS_FIRST
+        IM2COLX_CHANNELS_LAST
+
+    ctypedef struct im2colx_geometry:
+        ptrdiff_t batch, groups, channels, filters
+        ptrdiff_t[3] image, kernel, output, stride, dilation, pad
+
+    ctypedef struct im2colx_tensor:
+        void *data
+        ptrdiff_t outer, channel
+        ptrdiff_t[3] space
+
+    ctypedef int (*im2colx_poll)() noexcept nogil
+
+    ctypedef struct im2colx_call:
+        im2colx_geometry geometry
+        im2colx_type type
+        im2colx_op op
+        im2colx_tensor x, w, y
+        const void *bias
+        int threads
+        im2colx_poll poll
+
+    ctypedef struct im2colx_product_options:
+        matmul_function matmul
+        im2colx_order order
+        size_t workspace_bytes
+        int whole
+
+    im2colx_status im2colx_loops(const im2colx_call *call)
+    im2colx_status im2colx_product(const im2colx_call *call, const im2colx_product_options *options)
+    size_t im2colx_product_workspace(const im2colx_call *call, const im2colx_product_options *options)
+    void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *,
+                            ptrdiff_t, int, void *, ptrdiff_t) noexcept
+    void im2colx_matmul_i64(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *,
+                            ptrdiff_t, int, void *, ptrdiff_t) noexcept
+    im2colx_status im2colx_im2col(const im2colx_geometry *geometry, const im2colx_tensor *x, size_t itemsize,
+                                  im2colx_order order, void *patches, int threads, im2colx_poll poll)
+    im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
+                                  im2colx_order order, const void *patches, int threads, im2colx_poll poll)
+    const char *im2colx_cpu_features()
+    const char *im2colx_compiler()
+
+# Work (multiply-adds, or elements moved) below which giving up the GIL costs more than it brings: some microseconds.
+cdef enum:
+    WORTH_RELEASING = 20_000
+
+MAX_THREADS = IM2COLX_MAX_THREADS
+STATUSES = IM2COLX_STATUSES
+
+_TYPES = {"f4": IM2COLX_F32, "f8": IM2COLX_F64, "c8": IM2COLX_C64, "c16": IM2COLX_C128, "i4": IM2COLX_I32,
+          "i8": IM2COLX_I64, "wide": IM2COLX_WIDE64}
+_OPS = {"forward": IM2COLX_FORWARD, "grad_input": IM2COLX_GRAD_INPUT, "grad_weight": IM2COLX_GRAD_WEIGHT}
+
+
+# ---- Status -----------------------------------------------------------------------------------------------------------
+
+cdef int poll() noexcept nogil:
+    """Runs pending signal handlers.  Non-zero: one of them raised, and the exception is set for check_status."""
+    with gil:
+        return PyErr_CheckSignals() != 0
+
+
+cdef int check_status(int status, str what) except -1:
+    if status == IM2COLX_OK:
+        return 0
+    if status == IM2COLX_INTERRUPTED and PyErr_Occurred():
+        return -1
+    if status == IM2COLX_NO_MEMORY:
+        raise MemoryError(f"{what}: no memory for the workspace")
+    if status == IM2COLX_OVERFLOW:
+        raise OverflowError(f"{what}: a result does not fit into int64")
+    if status == IM2COLX_FORKED:
+        raise RuntimeError(f"{what}: a signal handler forked the process during the call, and this is the child: "
+                           "the result is not complete here")
+    raise SystemError(f"{what}: status {status}")
+
+
+def raise_status(int status):
+    """For tests: what a status of the C core raises."""
+    check_status(status, "test")
+
+
+# ---- Structures ---------------------------------------------------------------------------------------------------------
+
+cdef int fill_geometry(im2colx_geometry *c, geometry) except -1:
+    """From a Geometry of one to three spatial axes: leading axes are added that do nothing."""
+    cdef int axis, lead = IM2COLX_AXES - len(geometry.image)
+    c.batch = geometry.batch
+    c.groups = geometry.groups
+    c.channels = geometry.channels // geometry.groups
+    c.filters = geometry.filters // geometry.groups
+    for axis in range(IM2COLX_AXES):
+        c.image[axis] = c.kernel[axis] = c.output[axis] = c.stride[axis] = c.dilation[axis] = 1
+        c.pad[axis] = 0
+        if axis >= lead:
+            c.image[axis] = geometry.image[axis - lead]
+            c.kernel[axis] = geometry.kernel[axis - lead]
+            c.output[axis] = geometry.output[axis - lead]
+            c.stride[axis] = geometry.stride[axis - lead]
+            c.dilation[axis] = geometry.dilation[axis - lead]
+            c.pad[axis] = geometry.pad[axis - lead][0]
+    return 0
+
+
+cdef void fill_tensor(im2colx_tensor *t, cnp.ndarray array, int outer, int channel, int space) noexcept:
+    """`outer`, `channel` and `space` (the first of consecutive ones) are axes of the array."""
+    cdef int axis, count = cnp.PyArray_NDIM(array) - 2, lead = IM2COLX_AXES - count
+    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(array)
+    t.data = cnp.PyArray_DATA(array)
+    t.outer = cnp.PyArray_STRIDE(array, outer) // size
+    t.channel = cnp.PyArray_STRIDE(array, channel) // size
+    for axis in range(IM2COLX_AXES):
+        t.space[axis] = cnp.PyArray_STRIDE(array, space + axis - lead) // size if axis >= lead else 0
+
+
+cdef void fill_image(im2colx_tensor *t, cnp.ndarray array, bint is_last) noexcept:
+    """x or y: (N, C, ...) or (N, ..., C)."""
+    fill_tensor(t, array, 0, cnp.PyArray_NDIM(array) - 1 if is_last else 1, 1 if is_last else 2)
+
+
+cdef void fill_weight(im2colx_tensor *t, cnp.ndarray array, bint is_last) noexcept:
+    """w: (F, C/G, ...) or (..., C/G, F)."""
+    cdef int ndim = cnp.PyArray_NDIM(array)
+    fill_tensor(t, array, ndim - 1 if is_last else 0, ndim - 2 if is_last else 1, 0 if is_last else 2)
+
+
+# ---- Calls --------------------------------------------------------------------------------------------------------------
+
+cdef class Problem:
+    """One convolution or gradient, ready to be run on arrays.  Immutable, so it may run in several threads at once.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    op : {"forward", "grad_input", "grad_weight"}
+    typecode : {"f4", "f8", "c8", "c16", "i4", "i8", "wide"}
+        Of all arrays; "wide" is int64 with sums of 128 bits, for the direct loops only.
+    method : {"loops", "tile", "whole"}
+        The direct loops; products with tiles of Phi of at most `workspace` bytes together; products with all of Phi.
+    workspace, threads : int
+    """
+
+    cdef im2colx_call call
+    cdef im2colx_product_options options
+    cdef bint is_loops, is_last, is_blas, is_worth_releasing
+    cdef str what
+
+    def __init__(self, geometry, str op, str typecode, str method, size_t workspace, int threads):
+        fill_geometry(&self.call.geometry, geometry)
+        self.call.type = _TYPES[typecode]
+        self.call.op = _OPS[op]
+        self.call.threads = threads
+        self.call.poll = poll
+        self.call.bias = NULL
+        self.is_last = geometry.channels_last
+        self.is_loops = method == "loops"
+        self.is_worth_releasing = geometry.multiply_adds >= WORTH_RELEASING
+        self.what = {"forward": "conv2d", "grad_input": "conv2d_grad_input", "grad_weight": "conv2d_grad_weight"}[op]
+        self.options.order = IM2COLX_CHANNELS_LAST if self.is_last else IM2COLX_CHANNELS_FIRST
+        self.options.workspace_bytes = workspace
+        self.options.whole = method == "whole"
+        self.options.matmul = matmul_for(typecode)
+        self.is_blas = not self.is_loops and self.options.matmul != NULL
+        if self.options.matmul == NULL:
+            self.options.matmul = im2colx_matmul_i32 if typecode == "i4" else im2colx_matmul_i64
+
+    def workspace_nbytes(self, cnp.ndarray x):
+        """Bytes that `run` will allocate for an x with these strides."""
+        if self.is_loops:
+            return 0
+        cdef im2colx_call call = self.call
+        fill_image(&call.x, x, self.is_last)
+        return im2colx_product_workspace(&call, &self.options)
+
+    def run(self, cnp.ndarray x, cnp.ndarray w, cnp.ndarray y, cnp.ndarray bias=None):
+        """Reads two of the arrays and writes the third; all are of rank 2 + number of spatial axes."""
+        cdef im2colx_call call = self.call
+        cdef im2colx_status status
+        fill_image(&call.x, x, self.is_last)
+        fill_weight(&call.w, w, self.is_last)
+        fill_image(&call.y, y, self.is_last)
+        if bias is not None:
+            call.bias = cnp.PyArray_DATA(bias)
+        if self.is_blas:
+            hold_threads()
+        try:
+            if self.is_worth_releasing:
+                with nogil:
+                    status = self.dispatch(&call)
+            else:
+                status = self.dispatch(&call)
+        finally:
+            if self.is_blas:
+                release_threads()
+        check_status(status, self.what)
+
+    cdef im2colx_status dispatch(self, const im2colx_call *call) noexcept nogil:
+        return im2colx_loops(call) if self.is_loops else im2colx_product(call, &self.options)
+
+
+def im2col(geometry, cnp.ndarray x, cnp.ndarray patches, int threads):
+    """Fills patches, (N*P, columns) and C-contiguous, from x; both of one item size."""
+    cdef im2colx_geometry g
+    cdef im2colx_tensor t
+    cdef im2colx_status status
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
+    cdef im2colx_order order = IM2COLX_CHANNELS_LAST if geometry.channels_last else IM2COLX_CHANNELS_FIRST
+    cdef void *data = cnp.PyArray_DATA(patches)
+    fill_geometry(&g, geometry)
+    fill_image(&t, x, geometry.channels_last)
+    with nogil:
+        status = im2colx_im2col(&g, &t, itemsize, order, data, threads, poll)
+    check_status(status, "im2col")
+
+
+def col2im(geometry, cnp.ndarray patches, cnp.ndarray x, str typecode, int threads):
+    """Adds patches, (N*P, columns) and C-contiguous, to x; both of one type."""
+    cdef im2colx_geometry g
+    cdef im2colx_tensor t
+    cdef im2colx_status status
+    cdef im2colx_type kind = _TYPES[typecode]
+    cdef im2colx_order order = IM2COLX_CHANNELS_LAST if geometry.channels_last else IM2COLX_CHANNELS_FIRST
+    cdef const void *data = cnp.PyArray_DATA(patches)
+    fill_geometry(&g, geometry)
+    fill_image(&t, x, geometry.channels_last)
+    with nogil:
+        status = im2colx_col2im(&g, &t, kind, order, data, threads, poll)
+    check_status(status, "col2im")
+
+
+def cpu_features():
+    """Instruction sets of this machine that matter here, best last."""
+    return im2colx_cpu_features().decode().split(",")
+
+
+def compiler():
+    """The C compiler that built this module."""
+    return im2colx_compiler().decode()

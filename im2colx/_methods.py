@@ -1,0 +1,155 @@
+"""The methods: an ordered table of what each is, what it declines and why, and what it costs.
+
+A row is all there is to a method outside the C core.  `conv2d`, the tests, the benchmarks and `info()` ask this table;
+nobody keeps a second list.  To add a method: a body in csrc, a kind in `_core.Problem`, a row here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from im2colx import _blas
+
+# Bytes of the tiles of one call, all threads together, unless `workspace` says otherwise.
+DEFAULT_WORKSPACE = 4 << 20
+
+
+class Method(NamedTuple):
+    """A row of the table.
+
+    `declines(geometry, typecode, workspace)` tells why the method cannot take a call, or None.  `seconds(geometry,
+    typecode)` estimates one thread's time; only the order of the estimates matters.  A thread more is worth waking for
+    every `grain` multiply-adds.
+    """
+
+    name: str
+    kind: str  # of _core.Problem
+    summary: str
+    grain: int
+    is_blas: bool
+    declines: Callable
+    seconds: Callable
+
+
+def phi_nbytes(geometry, typecode):
+    """Bytes of the whole patch matrix."""
+    return geometry.rows * geometry.columns * geometry.groups * np.dtype(typecode).itemsize
+
+
+def _never(geometry, typecode, workspace):
+    return None
+
+
+def _too_large_for_blas(geometry, typecode, workspace):
+    if typecode[0] == "i":  # our own product
+        return None
+    names = {"outputs": geometry.outputs, "columns": geometry.columns, "filters": geometry.filters}
+    name = max(names, key=names.get)
+    if names[name] > _blas.LARGEST_SIZE:
+        return f"{names[name]} {name} exceed the {_blas.INTEGER_BITS}-bit integers of SciPy's BLAS"
+    return None
+
+
+def _whole_phi_declines(geometry, typecode, workspace):
+    size = phi_nbytes(geometry, typecode)
+    if workspace is not None and size > workspace:
+        return f"the patch matrix has {size:,} bytes, more than workspace={workspace:,}"
+    return _too_large_for_blas(geometry, typecode, workspace)
+
+
+# The estimates: nanoseconds measured on one core of a Zen 5 at 4 GHz, NumPy 2.4 and SciPy 1.17 with OpenBLAS 0.3.30.
+# A multiply-add of the direct loops waits for the one before it; BLAS does 40-100 a nanosecond, less for a type twice
+# as large; an element of Phi takes 0.1 to 0.3 ns to gather, and as much again to go to memory and back when Phi is whole.
+
+
+def _loop_seconds(geometry, typecode):
+    return (100 + 1.2 * geometry.multiply_adds) * 1e-9
+
+
+def _tile_seconds(geometry, typecode):
+    rate = {"f4": 60.0, "f8": 30.0, "c8": 15.0, "c16": 7.0, "i4": 2.0, "i8": 1.0}[typecode]
+    elements = geometry.rows * geometry.columns * geometry.groups
+    products = max(1, geometry.batch) * geometry.groups
+    return (500 + 400 * products + geometry.multiply_adds / rate + 0.25 * elements) * 1e-9
+
+
+def _whole_seconds(geometry, typecode):
+    return _tile_seconds(geometry, typecode) + 0.05e-9 * phi_nbytes(geometry, typecode)
+
+
+METHODS = (
+    Method(
+        "indexed",
+        "tile",
+        "blocks of the patch matrix gathered by the index map (Eq. 8) into a bounded tile, each fed to BLAS",
+        500_000,
+        True,
+        _too_large_for_blas,
+        _tile_seconds,
+    ),
+    Method(
+        "im2col",
+        "whole",
+        "the whole patch matrix (Algorithm 1) in memory, then BLAS",
+        500_000,
+        True,
+        _whole_phi_declines,
+        _whole_seconds,
+    ),
+    Method("naive", "loops", "the direct loops: the definition, and the baseline", 20_000, False, _never, _loop_seconds),
+)
+_BY_NAME = {method.name: method for method in METHODS}
+
+
+def methods():
+    """The names that the argument `method` takes.
+
+    Returns
+    -------
+    tuple of str
+        "auto" first, then every method by itself.
+
+    Examples
+    --------
+    >>> import im2colx
+    >>> im2colx.methods()
+    ('auto', 'indexed', 'im2col', 'naive')
+    """
+    return ("auto", *_BY_NAME)
+
+
+def check_method(method):
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a string, not {method!r}")
+    if method not in methods():
+        raise ValueError(f"method is {method!r}, but must be one of {', '.join(methods())}")
+
+
+def choose(method, geometry, typecode, workspace):
+    """The row for `method`, and what was found out about every row.
+
+    Returns
+    -------
+    method : Method
+    findings : dict
+        name → why it was declined or not considered, or its estimate.
+
+    Raises
+    ------
+    ValueError
+        If the method that was asked for declines.
+    """
+    reasons = {row.name: row.declines(geometry, typecode, workspace) for row in METHODS}
+    if method != "auto":
+        if reasons[method] is not None:
+            raise ValueError(f"method {method!r} cannot take this call: {reasons[method]}")
+        return _BY_NAME[method], {
+            name: "asked for" if name == method else reason or "not asked for" for name, reason in reasons.items()
+        }
+    able = [row for row in METHODS if reasons[row.name] is None]
+    best = min(able, key=lambda row: row.seconds(geometry, typecode))
+    for row in able:
+        seconds = row.seconds(geometry, typecode)
+        reasons[row.name] = f"about {seconds * 1e6:,.1f} µs on one thread, by the estimate of im2colx/_methods.py"
+    return best, reasons

@@ -1,0 +1,356 @@
+"""From checked arguments to a result: recipes (cached), their execution, and Plan."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from im2colx import _blas, _core
+from im2colx._geometry import (
+    Geometry,
+    check_dtype,
+    check_out,
+    converted,
+    integer,
+    is_regular,
+    operand,
+    resolve,
+    result_dtypes,
+    shape,
+    shown,
+)
+from im2colx._methods import DEFAULT_WORKSPACE, Method, check_method, choose
+from im2colx._threads import resolve_threads
+
+# What an operation writes, and what it reads.
+_TARGET = {"forward": "y", "grad_input": "x", "grad_weight": "w"}
+_INT64_MAX, _INT128_SAFE = 2**63 - 1, 2**126
+
+
+class Recipe(NamedTuple):
+    """How one operation on one geometry and type is done: found once, then cached."""
+
+    op: str
+    geometry: Geometry
+    method: Method
+    findings: dict
+    threads: int
+    problem: _core.Problem
+
+
+# A recipe is about a kilobyte; least recently used ones go.
+@functools.lru_cache(maxsize=256)
+def recipe(op, geometry, typecode, method, workspace, threads):
+    """The recipe for arrays of `typecode` ("f4", "f8", "c8", "c16", "i4", "i8"; "wide" for checked int64)."""
+    if typecode == "wide":
+        chosen, findings = choose("naive", geometry, "i8", workspace)
+    else:
+        chosen, findings = choose(method, geometry, typecode, workspace)
+    threads = max(1, min(threads, geometry.multiply_adds // chosen.grain))
+    if chosen.is_blas and typecode[0] != "i" and not _blas.CONTROLS_THREADS:
+        threads = 1  # this BLAS starts threads of its own, and cannot be told not to
+    tile = DEFAULT_WORKSPACE if workspace is None else workspace
+    problem = _core.Problem(geometry, op, typecode, chosen.kind, tile, threads)
+    return Recipe(op, geometry, chosen, findings, threads, problem)
+
+
+def check_workspace(workspace, itemsize):
+    """`workspace` in bytes; at least one element must fit."""
+    return None if workspace is None else integer("workspace", workspace, itemsize)
+
+
+def check_bias(bias, geometry):
+    """`bias` as an array of one number a filter, or None."""
+    if bias is None:
+        return None
+    bias = operand("bias", bias)
+    if geometry.given == "plane" and bias.ndim == 0:
+        bias = bias.reshape(1)
+    if bias.shape != (geometry.filters,):
+        raise ValueError(f"bias has shape {bias.shape}, but must be ({geometry.filters},): one number for each filter of w")
+    return bias
+
+
+# ---- Exact integers -------------------------------------------------------------------------------------------------
+
+
+def _magnitude(array):
+    """The largest absolute value that an integer or bool array holds."""
+    if array is None or array.size == 0:
+        return 0
+    if array.dtype.kind == "b":
+        return 1
+    return max(int(array.max()), -int(array.min()))
+
+
+def _widest(dtype):
+    """The largest absolute value that the type can hold."""
+    return 0 if dtype is None else 1 if dtype.kind == "b" else 2 ** (8 * dtype.itemsize - (dtype.kind == "i"))
+
+
+def _typecode_for(bound_of_types, bound_of_values, accumulator):
+    """The type whose sums cannot wrap: the accumulator, or the next wider one.  `bound_of_values()` reads the arrays."""
+    limit = np.iinfo(accumulator).max
+    if bound_of_types <= limit:
+        return accumulator.str[1:]
+    bound = bound_of_values()
+    if bound <= limit:
+        return accumulator.str[1:]
+    if bound <= _INT64_MAX:
+        return "i8"
+    if bound < _INT128_SAFE:
+        return "wide"
+    raise OverflowError(f"sums may reach {bound}, more than 128 bits hold")
+
+
+def _product_typecode(op, geometry, a, b, bias, accumulator):
+    """For sums of products of the entries of two arrays, plus a bias."""
+    terms = {
+        "forward": geometry.columns,
+        "grad_input": geometry.filters // geometry.groups * geometry.taps,
+        "grad_weight": geometry.rows,
+    }[op]
+    return _typecode_for(
+        terms * _widest(a.dtype) * _widest(b.dtype) + _widest(bias.dtype if bias is not None else None),
+        lambda: terms * _magnitude(a) * _magnitude(b) + _magnitude(bias),
+        accumulator,
+    )
+
+
+def integer_sum_typecode(terms, array, accumulator):
+    """For sums of `terms` entries of one array; there is no 128-bit path for those."""
+    typecode = _typecode_for(terms * _widest(array.dtype), lambda: terms * _magnitude(array), accumulator)
+    if typecode == "wide":
+        raise OverflowError(f"sums of {terms} entries may reach {terms * _magnitude(array)}, more than int64 holds")
+    return typecode
+
+
+def narrowed(array, dtype):
+    """int64 sums as int32, or an OverflowError."""
+    low, high = int(array.min()), int(array.max())
+    limits = np.iinfo(dtype)
+    if low < limits.min or high > limits.max:
+        worst = high if high > limits.max else low
+        raise OverflowError(f"a result is {worst}, which does not fit into {dtype}: pass 32- or 64-bit integers")
+    return array.astype(dtype)
+
+
+# ---- Execution ------------------------------------------------------------------------------------------------------
+
+
+def execute(op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None):
+    """Runs an operation on the caller's arrays (two of x, w, y) and returns the third, in the caller's shape.
+
+    The arrays have been checked against the geometry; what is checked here is what depends on their types.
+    """
+    check_method(method)
+    threads = resolve_threads(threads)
+    inputs = {name: array for name, array in (("x", x), ("w", w), ("y", y)) if array is not None}
+    names = {"x": "x", "w": "w", "y": "grad_y"}
+    compute, result = result_dtypes(*(a.dtype for a in (*inputs.values(), bias) if a is not None))
+    workspace = check_workspace(workspace, compute.itemsize)
+    target = _TARGET[op]
+    target_shape = getattr(geometry, f"{target}_shape")
+    given_shape = geometry.given_weight() if target == "w" else geometry.given_image(target_shape)
+    if out is not None:
+        check_out(out, given_shape, result, **{names[name]: array for name, array in inputs.items()}, bias=bias)
+    # Before anything is converted or allocated: what the method declines.
+    steps = recipe(op, geometry, compute.str[1:], method, workspace, threads)
+
+    typecode, dtype = compute.str[1:], compute
+    if geometry.batch and compute.kind == "i":
+        typecode = _product_typecode(op, geometry, *inputs.values(), bias, compute)
+        if typecode != compute.str[1:]:
+            dtype = np.dtype(np.int64)
+            steps = recipe(op, geometry, typecode, "naive" if typecode == "wide" else method, workspace, threads)
+    arrays = {name: converted(names[name], array, dtype) for name, array in inputs.items()}
+    is_product = steps.method.kind != "loops"
+    for name in ("x", "w", "y"):
+        if name in arrays:
+            arrays[name] = geometry.full_weight(arrays[name]) if name == "w" else geometry.full_image(arrays[name])
+            if is_product and name != "x":
+                arrays[name] = np.ascontiguousarray(arrays[name])
+    if bias is not None:
+        bias = np.ascontiguousarray(converted("bias", bias, dtype))
+
+    is_direct = out is not None and dtype == result and is_regular(out) and (out.flags.c_contiguous or not is_product)
+    if is_direct:
+        array = geometry.full_weight(out) if target == "w" else geometry.full_image(out)
+        if op == "grad_input" and is_product or not geometry.batch:
+            array.fill(0)
+    else:
+        is_added = op == "grad_input" and is_product or not geometry.batch
+        array = np.zeros(target_shape, dtype) if is_added else np.empty(target_shape, dtype)
+    arrays[target] = array
+    if geometry.batch and array.size:
+        steps.problem.run(arrays["x"], arrays["w"], arrays["y"], bias)
+        if dtype.kind == "i" and dtype != result:
+            array = narrowed(array, result)
+    if is_direct:
+        return out
+    array = array.reshape(given_shape)
+    if out is None:
+        return array.astype(result, copy=False)
+    out[...] = array
+    return out
+
+
+# ---- Plan -----------------------------------------------------------------------------------------------------------
+
+
+class Plan:
+    """A convolution prepared for one shape and one set of weights: made by `plan_conv2d`, called like a function.
+
+    Attributes
+    ----------
+    method : str
+        The method that was chosen.
+    workspace_nbytes : int
+        Bytes that a call allocates besides the result, for a contiguous `x`.
+    nbytes : int
+        Bytes that the plan itself holds: its own copy of the weights and the bias.
+    x_shape, y_shape : tuple of int
+    dtype : dtype
+        Of the `x` that it takes.
+    """
+
+    def __init__(self, geometry, w, bias, dtype, method, threads):
+        self._geometry = geometry
+        compute, self._result = result_dtypes(*(d for d in (dtype, w.dtype, bias.dtype if bias is not None else None) if d))
+        self._w = np.array(w, order="C")
+        self._bias = None if bias is None else np.array(bias)
+        if compute.kind in "fc":  # integers keep their type: its range decides which sums are safe
+            self._w = converted("w", self._w, compute)
+            self._bias = None if bias is None else converted("bias", self._bias, compute)
+        for array in (self._w, self._bias):
+            if array is not None:
+                array.flags.writeable = False
+        self._threads = threads
+        self.dtype = dtype
+        self.x_shape = geometry.given_image(geometry.x_shape)
+        self.y_shape = geometry.given_image(geometry.y_shape)
+        self._recipe = recipe("forward", geometry, compute.str[1:], method, None, threads)
+        self._compute = compute
+        self.method = self._recipe.method.name
+        if geometry.batch:
+            # The workspace depends on strides, not on values: one element stands for the whole x.
+            strides = np.cumprod([compute.itemsize, *geometry.x_shape[:0:-1]])[::-1]
+            stand_in = np.lib.stride_tricks.as_strided(np.empty(1, compute), geometry.x_shape, strides)
+            self.workspace_nbytes = self._recipe.problem.workspace_nbytes(stand_in)
+        else:
+            self.workspace_nbytes = 0
+
+    @property
+    def nbytes(self):
+        return self._w.nbytes + (0 if self._bias is None else self._bias.nbytes)
+
+    def __call__(self, x, out=None):
+        """The convolution of `x`, as `conv2d` gives it.
+
+        Parameters
+        ----------
+        x : array_like
+            Of the plan's shape and dtype.
+        out : ndarray, optional
+            Where to put the result: of its shape and dtype, writeable, not overlapping `x`.
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        ValueError
+            If the shape of `x` is not the plan's, or `out` does not fit.
+        TypeError
+            If the dtype of `x` is not the plan's.
+        """
+        x = operand("x", x)
+        if x.shape != self.x_shape:
+            raise ValueError(f"x has shape {x.shape}, but the plan was made for {self.x_shape}")
+        if x.dtype != self.dtype:
+            raise TypeError(f"x has dtype {x.dtype}, but the plan was made for {self.dtype}")
+        y = execute(
+            "forward", self._geometry, x=x, w=self._w, bias=self._bias,
+            out=out if self._result == self._compute else None, method=self.method, threads=self._threads,
+        )  # fmt: skip
+        if self._result == self._compute:
+            return y
+        # float16: computed in float32 from prepared weights, rounded once here.
+        if out is None:
+            return y.astype(self._result)
+        check_out(out, self.y_shape, self._result, x=x)
+        out[...] = y
+        return out
+
+    def explain(self):
+        """What the plan does and why, as text.
+
+        Returns
+        -------
+        str
+        """
+        g = self._geometry
+        lines = [
+            f"conv2d of x {self.x_shape} with w {g.given_weight()} to {self.y_shape}, {self.dtype}",
+            f"  stride {g.stride}, pad {g.pad}, dilation {g.dilation}, groups {g.groups}, "
+            f"layout {'NHWC' if g.channels_last else 'NCHW'}",
+            f"  patch matrix: {g.rows} x {g.columns}" + (f" for each of {g.groups} groups" if g.groups > 1 else ""),
+            f"  multiply-adds: {g.multiply_adds:,}",
+            f"  method: {self.method}, threads: {self._recipe.threads}, workspace: {self.workspace_nbytes:,} bytes, "
+            f"weights held: {self.nbytes:,} bytes",
+        ]
+        lines += [f"    {name}: {finding}" for name, finding in self._recipe.findings.items()]
+        return "\n".join(lines)
+
+    def __repr__(self):
+        return f"<Plan x {self.x_shape} {self.dtype} -> {self.y_shape}, method {self.method!r}>"
+
+
+def plan_conv2d(
+    x_shape, w, stride=1, pad=0, dilation=1, groups=1, *, bias=None, layout="NCHW", dtype=None, method="auto", threads=None
+):
+    """Prepare a convolution for repeated use: arguments checked, method chosen and weights copied once.
+
+    Parameters
+    ----------
+    x_shape : tuple of int
+        Shape of the arrays that the plan will be called with.
+    w : array_like
+        The weights, as in `conv2d`.  Copied: later changes of `w` do not change the plan.
+    stride, pad, dilation, groups, bias, layout, method, threads
+        As in `conv2d`.
+    dtype : dtype, optional
+        Of the arrays that the plan will be called with.  By default that of `w`.
+
+    Returns
+    -------
+    Plan
+        ``plan(x, out=None)`` gives what ``conv2d(x, w, ...)`` gives.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv2d`, at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import im2colx
+    >>> w = np.ones((4, 3, 3, 3), np.float32)
+    >>> plan = im2colx.plan_conv2d((1, 3, 8, 8), w, pad=1)
+    >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
+    (1, 4, 8, 8)
+    >>> plan.nbytes
+    432
+    """
+    w = operand("w", w)
+    geometry = resolve(shape("x_shape", x_shape, (2, 3, 4)), w.shape, stride, pad, dilation, groups, layout, "x_shape")
+    bias = check_bias(bias, geometry)
+    check_method(method)
+    try:
+        dtype = w.dtype if dtype is None else np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype must be a NumPy dtype, not {shown(dtype)}") from error
+    check_dtype("x", dtype)
+    return Plan(geometry, w, bias, dtype, method, resolve_threads(threads))

@@ -1,0 +1,40 @@
+"""Builds the C core. The only place with compiler flags; everything else about the package is in pyproject.toml."""
+
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# C11 with GNU vector extensions and pthreads. -std=c11 keeps a*b+c from being contracted to a fused multiply-add where
+# the source does not ask for it. Instruction sets beyond the baseline are chosen at run time, never by a flag here.
+FLAGS = ["-std=c11", "-O3", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Wno-unused-function"]
+
+sources = sorted(str(path) for path in Path("csrc").glob("*.c"))
+headers = sorted(str(path) for path in Path("csrc").glob("*.h"))
+
+
+def extension(name, sources, depends=()):
+    return Extension(
+        f"im2colx.{name}",
+        [f"im2colx/{name}.pyx", *sources],
+        include_dirs=["csrc", numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("CYTHON_CCOMPLEX", "0")],
+        depends=[*depends, f"im2colx/{name}.pyx"],
+        extra_compile_args=FLAGS,
+        extra_link_args=["-pthread"],
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension("_blas", [], headers), extension("_core", sources, headers)],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "embedsignature": True,
+        },
+    )
+)
