@@ -120,6 +120,37 @@ INLINE void walk_rows(const im2colx_geometry *g, const im2colx_tensor *x, size_t
 
 /* ---- Columns: a tap at a time, over rows of the output ---------------------------------------------------------- */
 
+/* With stride 1 and an output as wide as the image, a column of Phi is the plane of x moved by a constant offset: one long
+ * copy, and zeros where the window leaves the image, at the ends of the rows. */
+static int is_shifted_plane(const im2colx_geometry *g, const im2colx_tensor *x)
+{
+    return g->stride[2] == 1 && g->output[2] == g->image[2] && (g->output[1] == 1 || g->stride[1] == 1) && g->output[0] == 1
+           && g->image[0] == 1 && x->space[2] == 1 && (g->image[1] <= 1 || x->space[1] == g->image[2]);
+}
+
+INLINE void gather_shifted(const im2colx_geometry *g, ptrdiff_t size, const ptrdiff_t k[IM2COLX_AXES], range patches,
+                           const char *plane, char *tile)
+{
+    const ptrdiff_t width = g->image[2], down = map_axis(g, 1, 0, k[1]), right = map_axis(g, 2, 0, k[2]);
+    const ptrdiff_t shift = down * width + right;
+    const range rows = is_inside(g, 0, map_axis(g, 0, 0, k[0])) ? outputs_inside(g, 1, k[1]) : (range){0, 0};
+    const range columns = outputs_inside(g, 2, k[2]);
+    /* Patches whose row is inside, and of them those whose element is somewhere in the plane, if in another row. */
+    const ptrdiff_t begin = clamp_size(rows.begin * width, patches.begin, patches.end);
+    const ptrdiff_t end = clamp_size(rows.end * width, begin, patches.end);
+    const ptrdiff_t first = clamp_size(-shift, begin, end), last = clamp_size(g->image[1] * width - shift, first, end);
+    memset(tile, 0, (size_t)((begin - patches.begin) * size));
+    memset(tile + (end - patches.begin) * size, 0, (size_t)((patches.end - end) * size));
+    memcpy(tile + (first - patches.begin) * size, plane + (first + shift) * size, (size_t)((last - first) * size));
+    if (range_size(columns) == width) return;
+    for (ptrdiff_t row = begin - begin % width; row < end; row += width) {
+        for (ptrdiff_t p = max_size(row, begin); p < min_size(row + columns.begin, end); p++)
+            memset(tile + (p - patches.begin) * size, 0, (size_t)size);
+        for (ptrdiff_t p = max_size(row + columns.end, begin); p < min_size(row + width, end); p++)
+            memset(tile + (p - patches.begin) * size, 0, (size_t)size);
+    }
+}
+
 /* The patches of one channel and tap, neighbours in the tile; `channel` is the channel's first element in image 0. */
 INLINE void walk_outputs(const im2colx_geometry *g, const im2colx_tensor *x, ptrdiff_t size,
                          const ptrdiff_t k[IM2COLX_AXES], range patches, char *channel, char *tile, patch_run run)
@@ -149,14 +180,17 @@ INLINE void walk_outputs(const im2colx_geometry *g, const im2colx_tensor *x, ptr
 INLINE void walk_columns(const im2colx_geometry *g, const im2colx_tensor *x, size_t itemsize, const patch_block *block,
                          const patch_tile *tile, patch_run run)
 {
-    const ptrdiff_t size = (ptrdiff_t)itemsize;
+    const ptrdiff_t size = (ptrdiff_t)itemsize, outputs = outputs_of(g), image = block->patches.begin / outputs;
+    const range in_image = {block->patches.begin - image * outputs, block->patches.end - image * outputs};
+    const int is_shifted = run == gather_run && in_image.end <= outputs && is_shifted_plane(g, x);
     for (ptrdiff_t c = 0; c < range_size(block->channels); c++) {
         char *channel = (char *)x->data + (block->channels.begin + c) * x->channel * size;
         for (ptrdiff_t t = 0; t < range_size(block->taps); t++) {
             ptrdiff_t k[IM2COLX_AXES];
             unflatten(block->taps.begin + t, g->kernel, k);
-            walk_outputs(g, x, size, k, block->patches, channel,
-                         (char *)tile->data + (c * tile->channel + t * tile->tap) * size, run);
+            char *column = (char *)tile->data + (c * tile->channel + t * tile->tap) * size;
+            if (is_shifted) gather_shifted(g, size, k, in_image, channel + image * x->outer * size, column);
+            else walk_outputs(g, x, size, k, block->patches, channel, column, run);
         }
     }
 }

@@ -1,0 +1,355 @@
+"""Layers: each computes y from x, and from dL/dy both dL/dx and the gradients of its own weights.
+
+A layer's life has three steps.  Its constructor only notes what is wanted.  `Sequential` then tells it the shape of its
+input, whereupon it makes its weights (`build`).  After that come `forward` and `backward`, batch after batch::
+
+    forward:    x  -->  y = layer(x)
+    backward:   dL/dx  <--  dL/dy,   and dL/dweight is left in layer.grad_weight
+
+L is the loss, one number.  All shapes below are without the batch axis N unless they show it.
+"""
+
+import math
+
+import numpy as np
+
+from im2colx import conv2d, conv2d_grad_input, conv2d_grad_weight, output_shape
+
+from . import _checks as check
+
+
+class Layer:
+    """What every layer has.  This base has no weights; a subclass gives at least `forward` and `backward`.
+
+    Attributes
+    ----------
+    weight_names : tuple of str
+        The attributes that hold trainable arrays.  The gradient of ``weight`` is kept in ``grad_weight``, and so on.
+    """
+
+    weight_names = ()
+    in_model = False  # set by the model that builds the layer: its weights are that model's
+
+    def output_shape(self, input_shape):
+        """Shape of y for x of `input_shape`, both without the batch axis; ValueError if the layer cannot take it."""
+        return input_shape
+
+    def build(self, input_shape, dtype, rng):
+        """Make the weights for `input_shape`, drawn from the generator `rng`, and room for their gradients."""
+
+    def forward(self, x, training=False):
+        """Compute y, shape (N, *output_shape), from x, shape (N, *input_shape).
+
+        With ``training=True`` the layer also keeps what `backward` will need.  x is never modified.
+        """
+        raise NotImplementedError
+
+    def backward(self, grad_y, input_gradient=True):
+        """From dL/dy fill the gradients of the weights and return dL/dx (None if not `input_gradient`).
+
+        It belongs to the last ``forward(x, training=True)``.  `grad_y` is never modified.
+        """
+        raise NotImplementedError
+
+    def parameters(self):
+        """The trainable arrays themselves: a list of (name, array)."""
+        return [(name, getattr(self, name)) for name in self.weight_names]
+
+    def gradients(self):
+        """The gradients of the last `backward`, in the order of `parameters`: a list of (name, array)."""
+        return [(name, getattr(self, "grad_" + name)) for name in self.weight_names]
+
+    def __repr__(self):
+        return f"{type(self).__name__}()"
+
+
+class Dense(Layer):
+    """A fully connected layer on the last axis: ``y[..., j] = sum_i x[..., i] * weight[i, j] + bias[j]``.
+
+    An input of more than two axes is a stack of rows, each of which meets the same weights.  On the rows of a patch
+    matrix this is a convolution.
+
+    Parameters
+    ----------
+    units : int
+        Outputs per row, at least 1.
+    bias : bool
+        Whether to add a trainable vector.
+    init : {"he_uniform", "glorot_uniform"}
+        How the weights start: uniform in +-sqrt(6 / fan_in), or in +-sqrt(6 / (fan_in + fan_out)).  Here fan_in is
+        the length of the input's last axis and fan_out is `units`.  The bias starts at 0.
+
+    Attributes
+    ----------
+    weight, grad_weight : ndarray, shape (inputs, units)
+    bias, grad_bias : ndarray, shape (units,)
+        Only with ``bias=True``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or value.
+
+    Examples
+    --------
+    >>> from im2colx import nn
+    >>> model = nn.Sequential([nn.Dense(128, bias=False)], input_shape=(169, 16))
+    >>> model.output_shape
+    (169, 128)
+    >>> model.layers[0].weight.shape
+    (16, 128)
+    """
+
+    def __init__(self, units, *, bias=True, init="he_uniform"):
+        self.units = check.whole("units", units)
+        self.use_bias = check.flag("bias", bias)
+        self.init = check.choice("init", init, _INITS)
+        self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
+
+    def output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def build(self, input_shape, dtype, rng):
+        inputs = input_shape[-1]
+        self.weight = _INITS[self.init]((inputs, self.units), inputs, self.units, dtype, rng)
+        self.grad_weight = np.zeros(self.weight.shape, dtype)
+        if self.use_bias:
+            self.bias = np.zeros(self.units, dtype)
+            self.grad_bias = np.zeros(self.units, dtype)
+
+    def forward(self, x, training=False):
+        rows = x.reshape(-1, x.shape[-1])  # every axis but the last becomes one: a single matrix product
+        y = rows @ self.weight
+        if self.use_bias:
+            y += self.bias
+        if training:
+            self._rows, self._x_shape = rows, x.shape
+        return y.reshape(*x.shape[:-1], self.units)
+
+    def backward(self, grad_y, input_gradient=True):
+        grad_y = grad_y.reshape(-1, self.units)
+        np.matmul(self._rows.T, grad_y, out=self.grad_weight)
+        if self.use_bias:
+            np.sum(grad_y, axis=0, out=self.grad_bias)
+        if not input_gradient:
+            return None
+        return (grad_y @ self.weight.T).reshape(self._x_shape)
+
+    def __repr__(self):
+        return f"Dense({self.units}, bias={self.use_bias}, init={self.init!r})"
+
+
+class Conv2D(Layer):
+    """A convolutional layer::
+
+        y[a, b, f] = sum_uvc x[a*S + u*D - P, b*S + v*D - P, c] * weight[u, v, c, f] + bias[f]
+
+    Read it as a `Dense` layer on the patches of the image: with ``layout="NHWC"`` and one group,
+    ``weight.reshape(-1, filters)`` is that layer's weight.
+
+    Parameters
+    ----------
+    filters : int
+        Number of output channels F, at least 1 and a multiple of `groups`.
+    kernel : int or (int, int)
+        Kernel height and width KH, KW, at least 1.
+    stride, pad, dilation, groups
+        As in `im2colx.conv2d`: the S, P and D of the equation.
+    bias : bool
+        Whether to add a trainable number per filter.
+    layout : {"NHWC", "NCHW"}
+        Samples are (H, W, C) with weights (KH, KW, C/groups, F), as in Keras; or (C, H, W) with weights
+        (F, C/groups, KH, KW), as in PyTorch.
+    method : str
+        How `im2colx.conv2d` computes it.
+    init : {"he_uniform", "glorot_uniform"}
+        As in `Dense`, with fan_in = KH*KW*C/groups and fan_out = KH*KW*F.
+
+    Attributes
+    ----------
+    weight, grad_weight : ndarray
+        In the shape that `layout` says.
+    bias, grad_bias : ndarray, shape (F,)
+        Only with ``bias=True``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or value.
+
+    Examples
+    --------
+    >>> from im2colx import nn
+    >>> model = nn.Sequential([nn.Conv2D(128, 4, stride=2, bias=False)], input_shape=(28, 28, 1))
+    >>> model.output_shape
+    (13, 13, 128)
+    >>> model.layers[0].weight.shape
+    (4, 4, 1, 128)
+    """
+
+    def __init__(self, filters, kernel, stride=1, pad=0, dilation=1, groups=1, *,
+                 bias=True, layout="NHWC", method="auto", init="he_uniform"):
+        self.filters = check.whole("filters", filters)
+        self.kernel = check.pair("kernel", kernel)
+        self.groups = check.whole("groups", groups)
+        self.layout = check.choice("layout", layout, ("NHWC", "NCHW"))
+        self.use_bias = check.flag("bias", bias)
+        self.init = check.choice("init", init, _INITS)
+        self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
+        self._conv = dict(stride=check.pair("stride", stride), pad=pad, dilation=check.pair("dilation", dilation),
+                          groups=self.groups, layout=self.layout, method=method)
+        self._try_arguments()
+
+    def _try_arguments(self):
+        # Padding and method have rules of their own, which conv2d knows.  So it is asked now, with no images at all of
+        # the smallest size that holds the kernel: a mistake then shows here, where it was made.
+        height, width = (d * (k - 1) + 1 for d, k in zip(self._conv["dilation"], self.kernel, strict=True))
+        image = (height, width, self.groups) if self.layout == "NHWC" else (self.groups, height, width)
+        nothing = np.empty((0, *image), np.float32)
+        conv2d(nothing, np.broadcast_to(np.float32(0), self._weight_shape(image)), **self._conv)
+
+    def _weight_shape(self, input_shape):
+        channels = input_shape[-1] if self.layout == "NHWC" else input_shape[0]
+        if channels % self.groups:
+            raise ValueError(f"groups = {self.groups} does not divide the {channels} input channels"
+                             f" of {input_shape} (layout {self.layout})")
+        channels //= self.groups
+        if self.layout == "NHWC":
+            return (*self.kernel, channels, self.filters)
+        return (self.filters, channels, *self.kernel)
+
+    def output_shape(self, input_shape):
+        if len(input_shape) != 3:
+            letters = "(H, W, C)" if self.layout == "NHWC" else "(C, H, W)"
+            raise ValueError(f"Conv2D takes samples of shape {letters}, but gets {input_shape}")
+        arguments = {name: value for name, value in self._conv.items() if name != "method"}
+        return output_shape((1, *input_shape), self._weight_shape(input_shape), **arguments)[1:]
+
+    def build(self, input_shape, dtype, rng):
+        shape = self._weight_shape(input_shape)
+        fan_in = math.prod(shape) // self.filters
+        fan_out = math.prod(self.kernel) * self.filters
+        self.weight = _INITS[self.init](shape, fan_in, fan_out, dtype, rng)
+        self.grad_weight = np.zeros(shape, dtype)
+        if self.use_bias:
+            self.bias = np.zeros(self.filters, dtype)
+            self.grad_bias = np.zeros(self.filters, dtype)
+
+    def forward(self, x, training=False):
+        if training:
+            self._x = x
+        return conv2d(x, self.weight, bias=self.bias if self.use_bias else None, **self._conv)
+
+    def backward(self, grad_y, input_gradient=True):
+        conv2d_grad_weight(self._x, grad_y, self.weight.shape, out=self.grad_weight, **self._conv)
+        if self.use_bias:
+            all_but_filters = (0, 1, 2) if self.layout == "NHWC" else (0, 2, 3)
+            np.sum(grad_y, axis=all_but_filters, out=self.grad_bias)
+        if not input_gradient:
+            return None
+        return conv2d_grad_input(grad_y, self.weight, self._x.shape, **self._conv)
+
+    def __repr__(self):
+        conv = ", ".join(f"{name}={value!r}" for name, value in self._conv.items())
+        return f"Conv2D({self.filters}, {self.kernel}, {conv}, bias={self.use_bias}, init={self.init!r})"
+
+
+class ReLU(Layer):
+    """The rectifier: ``y = max(x, 0)``.  Its derivative is 1 where x > 0 and 0 elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from im2colx import nn
+    >>> nn.ReLU().forward(np.array([-2.0, 0.0, 3.0]))
+    array([0., 0., 3.])
+    """
+
+    def forward(self, x, training=False):
+        if training:
+            self._positive = x > 0
+        return np.maximum(x, 0)
+
+    def backward(self, grad_y, input_gradient=True):
+        return grad_y * self._positive if input_gradient else None
+
+
+class Reshape(Layer):
+    """Give every sample another shape with the same number of elements, in the same order (the last axis runs fastest).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The new shape, without the batch axis.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `shape` is no tuple of sizes of at least 1; in `Sequential`, if it has another number of elements.
+
+    Examples
+    --------
+    >>> from im2colx import nn
+    >>> nn.Sequential([nn.Reshape((28, 28, 1))], input_shape=(784,)).output_shape
+    (28, 28, 1)
+    """
+
+    def __init__(self, shape):
+        self.shape = check.sizes("shape", shape)
+
+    def output_shape(self, input_shape):
+        if math.prod(self.shape) != math.prod(input_shape):
+            raise ValueError(f"Reshape to {self.shape} needs {math.prod(self.shape)} elements,"
+                             f" but {input_shape} has {math.prod(input_shape)}")
+        return self.shape
+
+    def forward(self, x, training=False):
+        if training:
+            self._x_shape = x.shape
+        return x.reshape(len(x), *self.shape)
+
+    def backward(self, grad_y, input_gradient=True):
+        return grad_y.reshape(self._x_shape) if input_gradient else None
+
+    def __repr__(self):
+        return f"Reshape({self.shape})"
+
+
+class Flatten(Layer):
+    """Make every sample a vector: (H, W, C) becomes (H*W*C,), the last axis running fastest.
+
+    Examples
+    --------
+    >>> from im2colx import nn
+    >>> nn.Sequential([nn.Flatten()], input_shape=(13, 13, 128)).output_shape
+    (21632,)
+    """
+
+    def output_shape(self, input_shape):
+        return (math.prod(input_shape),)
+
+    def forward(self, x, training=False):
+        if training:
+            self._x_shape = x.shape
+        return x.reshape(len(x), math.prod(x.shape[1:]))
+
+    def backward(self, grad_y, input_gradient=True):
+        return grad_y.reshape(self._x_shape) if input_gradient else None
+
+
+def _uniform(limit, shape, dtype, rng):
+    # Drawn in float64 whatever the dtype: a float32 model starts from the rounded weights of its float64 twin.
+    return rng.uniform(-limit, limit, shape).astype(dtype, copy=False)
+
+
+def _he_uniform(shape, fan_in, fan_out, dtype, rng):
+    # He et al. 2015: keeps the variance of the signal through a layer that is followed by ReLU.
+    return _uniform(math.sqrt(6 / fan_in), shape, dtype, rng)
+
+
+def _glorot_uniform(shape, fan_in, fan_out, dtype, rng):
+    # Glorot & Bengio 2010: the same without ReLU, balanced between the signal and its gradient.
+    return _uniform(math.sqrt(6 / (fan_in + fan_out)), shape, dtype, rng)
+
+
+_INITS = {"he_uniform": _he_uniform, "glorot_uniform": _glorot_uniform}

@@ -1,0 +1,331 @@
+"""The trainer: epochs of shuffled batches, with history, validation, and a resume that is exact to the last bit."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import _checks as check
+from ._progress import reporter
+from .checkpoint import load_checkpoint, save_checkpoint
+from .model import Sequential
+
+HISTORY = ("train_loss", "val_loss", "epoch_seconds")
+
+
+class Trainer:
+    """Fits a model to data: minimises a loss over batches with an optimizer.
+
+    Parameters
+    ----------
+    model : Sequential
+    loss : MSE, SoftmaxCrossEntropy, or any object with their methods
+    optimizer : SGD or Adam
+        One for each trainer: it remembers things about its model's weights.
+    seed : int
+        For the order of the samples, at least 0.  Epoch e = 0, 1, ... runs through
+        ``numpy.random.default_rng([seed, e]).permutation(N)``, whatever the model: trainers with the same seed see the
+        same batches.
+
+    Attributes
+    ----------
+    history : dict of str to list
+        One entry per finished epoch: "train_loss", the mean of the loss over the epoch's samples, each taken when its
+        batch was trained on; "val_loss", the loss of the validation data after the epoch (None without such data);
+        "epoch_seconds", the time for the epoch's batches, without validation and checkpoint.
+    model, loss, optimizer, seed
+        As given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from im2colx import nn
+    >>> x = np.linspace(-1, 1, 100)[:, np.newaxis]
+    >>> model = nn.Sequential([nn.Dense(16), nn.ReLU(), nn.Dense(1)], input_shape=(1,))
+    >>> trainer = nn.Trainer(model, nn.MSE(), nn.Adam(lr=0.01))
+    >>> history = trainer.fit(x, x**2, epochs=50, batch_size=10, progress=False)
+    >>> len(history["train_loss"]), trainer.evaluate(x, x**2) < 0.01
+    (50, True)
+    """
+
+    def __init__(self, model, loss, optimizer, *, seed=14343):
+        if not isinstance(model, Sequential):
+            raise TypeError(f"model must be a Sequential, but is {model!r}")
+        _has_methods("loss", loss, ("check", "value", "value_and_grad"), "nn.MSE()")
+        _has_methods("optimizer", optimizer, ("step", "get_state", "set_state"), "nn.SGD()")
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.seed = check.seed("seed", seed)
+        self.history = {key: [] for key in HISTORY}
+
+    def fit(self, x, y, epochs, batch_size=128, *, validation_data=None, progress=True, checkpoint=None,
+            checkpoint_every=1, resume=False, callback=None, label=""):
+        """Train for a number of epochs.
+
+        Called again, it goes on where it stopped, and `history` grows.  Ctrl-C stops it at once: the weights are then
+        those of an unfinished epoch, and the last checkpoint is whole.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, *model.input_shape)
+        y : array_like
+            The targets, as the loss wants them: for `MSE` of shape (N, *model.output_shape).
+        epochs : int
+            How many epochs to add; but when a run is resumed, how many it shall have in all.
+        batch_size : int
+            The last batch of an epoch is smaller if this does not divide N.
+        validation_data : (x, y), optional
+            To be evaluated after every epoch.
+        progress : bool
+            Whether to show progress on stderr: a bar if tqdm is installed, else a line per epoch.
+        checkpoint : path-like, optional
+            File to which everything that a resume needs is written, replacing it whole.  Three times the size of the
+            weights under `Adam`.
+        checkpoint_every : int
+            Write it after every so many epochs, and after the last.
+        resume : bool
+            Go on from `checkpoint` if that file exists, else start afresh.  The result is the same to the last bit as
+            without the interruption.  If the run has all its epochs already, only its state and history are restored.
+        callback : callable, optional
+            ``callback(trainer)`` is called after every epoch (and its checkpoint, if there is one).
+        label : str
+            A name for the progress display.
+
+        Returns
+        -------
+        dict
+            `history`, with the epochs before this call too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type or value; or, on resume, if the checkpoint is damaged or comes from
+            another model, optimizer, loss, seed, batch size or number of samples, or already has more epochs.  Nothing
+            has changed then.
+        FileNotFoundError
+            If the folder of `checkpoint` does not exist.
+        FloatingPointError
+            If a loss or a weight is not finite any more: the training diverged, or the data hold nan or inf.
+        """
+        x, y = self._data(x, y)
+        if validation_data is not None:
+            validation_data = self._validation(validation_data)
+        epochs = check.whole("epochs", epochs)
+        batch_size = check.whole("batch_size", batch_size)
+        progress, resume = check.flag("progress", progress), check.flag("resume", resume)
+        checkpoint_every = check.whole("checkpoint_every", checkpoint_every)
+        if checkpoint is not None:
+            checkpoint = _checkpoint_path(checkpoint)
+        elif resume:
+            raise ValueError("resume=True needs a checkpoint to resume from, but checkpoint is None")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be a function, but is {callback!r}")
+        if not isinstance(label, str):
+            raise TypeError(f"label must be a str, but is {label!r}")
+
+        settings = self._settings(batch_size, len(x))
+        if resume and checkpoint.exists():
+            self._restore(checkpoint, settings, epochs)
+        else:
+            epochs += len(self.history["train_loss"])
+        done = len(self.history["train_loss"])
+
+        report = reporter(progress and done < epochs, label, done, epochs, steps=math.ceil(len(x) / batch_size))
+        try:
+            for epoch in range(done, epochs):
+                start = time.perf_counter()
+                loss = self._train_epoch(x, y, epoch, batch_size, report)
+                seconds = time.perf_counter() - start
+                val_loss = self._validate(validation_data, epoch, batch_size)
+                for key, value in zip(HISTORY, (loss, val_loss, seconds), strict=True):
+                    self.history[key].append(value)
+                if checkpoint is not None and ((epoch + 1) % checkpoint_every == 0 or epoch + 1 == epochs):
+                    self._save(checkpoint, settings)
+                report.epoch(epoch, loss, val_loss)
+                if callback is not None:
+                    callback(self)
+        finally:
+            report.close()
+        return self.history
+
+    def evaluate(self, x, y, batch_size=128):
+        """The mean loss over the samples, without training.
+
+        Parameters
+        ----------
+        x, y
+            As in `fit`.
+        batch_size : int
+            How many samples are computed at a time.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type or value.
+        """
+        x, y = self._data(x, y)
+        batch_size = check.whole("batch_size", batch_size)
+        total = 0.0
+        for start in range(0, len(x), batch_size):
+            batch = slice(start, start + batch_size)
+            total += self.loss.value(self.model.forward(x[batch]), y[batch]) * len(x[batch])
+        return total / len(x)
+
+    def _train_epoch(self, x, y, epoch, batch_size, report):
+        """One run through all samples; returns the mean of their losses."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(x))
+        total = 0.0
+        for start in range(0, len(x), batch_size):
+            batch = order[start : start + batch_size]
+            loss = self._step(x[batch], y[batch])
+            if not math.isfinite(loss):
+                number, steps = start // batch_size + 1, math.ceil(len(x) / batch_size)
+                raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, batch {number} of {steps}:"
+                                         f" {self._diverged()}")
+            total += loss * len(batch)
+            report.batch(epoch, total / (start + len(batch)))
+        # The last step was not seen by any loss yet.
+        for name, weight in self.model.parameters():
+            if not (math.isfinite(weight.min()) and math.isfinite(weight.max())):
+                raise FloatingPointError(f"{name} is not finite after epoch {epoch + 1}: {self._diverged()}")
+        return total / len(x)
+
+    def _step(self, x, y):
+        """Train on one batch; returns its loss, and moves no weight if that is not finite."""
+        # An overflow shows in the loss, for which `fit` has a better message than NumPy's warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            prediction = self.model.forward(x, training=True)
+            loss, gradient = self.loss.value_and_grad(prediction, y)
+            if math.isfinite(loss):
+                self.model.backward(gradient, input_gradient=False)
+                self.optimizer.step(self.model.parameters(), self.model.gradients())
+        return loss
+
+    def _validate(self, validation_data, epoch, batch_size):
+        if validation_data is None:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = self.evaluate(*validation_data, batch_size)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the validation loss is {loss} after epoch {epoch + 1}: {self._diverged()}")
+        return loss
+
+    def _diverged(self):
+        return f"the training diverged under {self.optimizer!r} (try a smaller lr), or the data hold nan or inf"
+
+    def _data(self, x, y, where=""):
+        """x and y as arrays that fit the model and the loss; `where` is put before their names in messages."""
+        x = check.samples(f"{where}x", x, self.model.input_shape)
+        y = check.numbers_array(f"{where}y", y)
+        if len(x) == 0:
+            raise ValueError(f"{where}x has no samples: its shape is {x.shape}")
+        if y.ndim == 0 or len(y) != len(x):
+            raise ValueError(f"{where}x has {len(x)} samples, but {where}y has {len(y) if y.ndim else 'no axis'}")
+        return x, self.loss.check((len(x), *self.model.output_shape), y, f"{where}y")
+
+    def _validation(self, pair):
+        if not isinstance(pair, (tuple, list)):
+            raise TypeError(f"validation_data must be a pair (x, y), but is of type {type(pair).__name__}")
+        if len(pair) != 2:
+            raise ValueError(f"validation_data must be a pair (x, y), but has {len(pair)} entries")
+        return self._data(*pair, where="validation ")
+
+    def _settings(self, batch_size, samples):
+        """What must be the same when a run is resumed, for the numbers to be the same."""
+        layers = {f"layer {i}": repr(layer) for i, layer in enumerate(self.model.layers)}
+        return layers | {
+            "input_shape": str(self.model.input_shape),
+            "dtype": self.model.dtype.name,
+            "loss": repr(self.loss),
+            "optimizer": repr(self.optimizer),
+            "seed": self.seed,
+            "batch_size": batch_size,
+            "samples": samples,
+        }
+
+    def _save(self, path, settings):
+        state = self.optimizer.get_state()
+        facts = {"settings": settings, "history": self.history, "steps": state.pop("steps")}
+        arrays = {f"model.{name}": array for name, array in self.model.parameters()}
+        arrays |= {f"optimizer.{name}": array for name, array in state.items()}
+        save_checkpoint(path, arrays, facts)
+
+    def _restore(self, path, settings, epochs):
+        """Take over the state of a checkpoint; first everything is checked, then everything is changed."""
+        arrays, facts = load_checkpoint(path)
+        try:
+            history = _checked_history(facts.get("history"))
+            done = len(history["train_loss"])
+            _same_settings(facts.get("settings"), settings)
+            weights = {f"model.{name}": array for name, array in self.model.parameters()}
+            state = {f"optimizer.{name}.{slot}": array
+                     for name, array in self.model.parameters() for slot in self.optimizer.slots}
+            _same_arrays(arrays, weights | state)
+            if done > epochs:
+                raise ValueError(f"it has {done} epochs already, more than epochs = {epochs}")
+            steps = check.whole("steps", facts.get("steps"), least=0)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"cannot resume from {path}: {error}") from None
+
+        self.optimizer.set_state({"steps": steps} | {name.removeprefix("optimizer."): arrays[name] for name in state})
+        self.model.set_weights([arrays[name] for name in weights])
+        self.history = history
+
+
+def _has_methods(name, value, methods, example):
+    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    if missing or isinstance(value, type):
+        raise TypeError(f"{name} must be an object such as {example}, but is {value!r}")
+
+
+def _checkpoint_path(path):
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"checkpoint must be a file, but {path} is a folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint cannot be written: there is no folder {path.parent}")
+    return path
+
+
+def _checked_history(history):
+    if not isinstance(history, dict) or sorted(history) != sorted(HISTORY):
+        raise ValueError("it holds no history of a Trainer")
+    for key in HISTORY:
+        values = history[key]
+        if not isinstance(values, list) or len(values) != len(history["train_loss"]):
+            raise ValueError(f"its history {key!r} does not have one entry per epoch")
+        for value in values:
+            if not (isinstance(value, float) or (value is None and key == "val_loss")):
+                raise ValueError(f"its history {key!r} has the entry {value!r}")
+    return history
+
+
+def _same_settings(saved, settings):
+    if not isinstance(saved, dict):
+        raise ValueError("it holds no settings of a Trainer")
+    different = [key for key in {**settings, **saved} if saved.get(key) != settings.get(key)]
+    if different:
+        was = ", ".join(f"{key} = {saved.get(key)}" for key in different)
+        now = ", ".join(f"{key} = {settings.get(key)}" for key in different)
+        raise ValueError(f"it was made with {was}, but this run has {now}")
+
+
+def _same_arrays(saved, needed):
+    if sorted(saved) != sorted(needed):
+        raise ValueError(f"it holds the arrays {sorted(saved)}, but this run needs {sorted(needed)}")
+    for name, array in needed.items():
+        found = saved[name]
+        if (found.shape, found.dtype) != (array.shape, array.dtype):
+            raise ValueError(f"{name} is {found.shape} of {found.dtype}, but this run needs {array.shape}"
+                             f" of {array.dtype}")
