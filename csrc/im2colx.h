@@ -57,7 +57,7 @@ typedef struct {
     ptrdiff_t outer, channel, space[IM2COLX_AXES];
 } im2colx_tensor;
 
-/* Asked by the calling thread, at least every 20 ms: non-zero means stop. May be NULL. */
+/* Asked by the calling thread every 15 ms or so, between steps of some milliseconds: non-zero means stop. May be NULL. */
 typedef int (*im2colx_poll)(void);
 
 /* One convolution or gradient. Which tensor is written: y (forward), x (grad_input), w (grad_weight). */
@@ -82,6 +82,7 @@ typedef void (*im2colx_matmul)(int transpose_a, int transpose_b, ptrdiff_t m, pt
 typedef struct {
     im2colx_matmul matmul;
     im2colx_order order;    /* of the columns of w as a matrix, and so of Phi */
+    ptrdiff_t largest;      /* size or leading dimension that `matmul` takes */
     size_t workspace_bytes; /* bound on the tiles of all threads together; ignored when `whole` */
     int whole;              /* hold all of Phi ("im2col") instead of a tile a thread ("indexed") */
 } im2colx_product_options;
@@ -93,12 +94,41 @@ im2colx_status im2colx_loops(const im2colx_call *call);
 
 /* Convolution as products of blocks of Phi with w.
  * w and y must be contiguous: (F, C/G, taps) and (N, F, P) for CHANNELS_FIRST, (taps, C/G, F) and (N, P, F) for
- * CHANNELS_LAST. x may have any strides. In IM2COLX_GRAD_INPUT the caller has filled x with zeros.
+ * CHANNELS_LAST. x may have any strides, but in IM2COLX_GRAD_INPUT, where it is the result, it is contiguous likewise.
  * An alignment of the element size suffices everywhere. */
 im2colx_status im2colx_product(const im2colx_call *call, const im2colx_product_options *options);
 
 /* Bytes that im2colx_product will allocate for the same arguments. */
 size_t im2colx_product_workspace(const im2colx_call *call, const im2colx_product_options *options);
+
+/* ---- implicit: no patch matrix and no BLAS; float32 and float64 ---- */
+
+typedef enum { IM2COLX_EITHER, IM2COLX_PIXELS_IN_LANES, IM2COLX_FILTERS_IN_LANES } im2colx_orientation;
+
+typedef struct {
+    im2colx_order order;
+    im2colx_orientation orientation; /* to force one, for tests; pixels in lanes needs CHANNELS_FIRST */
+    const void *packed;              /* w as im2colx_pack made it, or NULL; forward only */
+} im2colx_implicit_options;
+
+/* Arrays may have any strides.
+ * Same bits for any threads, batch, strides and orientation. */
+im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options);
+
+/* w packed for filters in lanes: how many bytes it takes, and the packing. For the instruction set in force. */
+size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type);
+im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed);
+
+/* What im2colx_implicit will do. */
+typedef struct {
+    size_t workspace_bytes;
+    double cycles; /* of one core, estimated */
+    const char *isa;
+    int rows, columns; /* of the largest microkernel */
+    int is_filters_in_lanes, is_slab;
+    ptrdiff_t tasks;
+} im2colx_implicit_facts;
+im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const im2colx_implicit_options *options);
 
 /* Integer products for im2colx_product, where there is no BLAS. Their sums wrap: the caller bounds them first. */
 void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *, ptrdiff_t,
@@ -115,8 +145,11 @@ im2colx_status im2colx_im2col(const im2colx_geometry *geometry, const im2colx_te
 im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
                               im2colx_order order, const void *patches, int threads, im2colx_poll poll);
 
-/* Comma-separated instruction sets of this machine that the kernels may use, best last; a static string. */
-const char *im2colx_cpu_features(void);
+/* Instruction sets: the name of a level (0 is the plainest), NULL beyond what this machine has; the one in force; and to
+ * lower it by name, which returns 0 for a name that is none or not of this machine. Static strings. */
+const char *im2colx_isa_name(int level);
+const char *im2colx_isa(void);
+int im2colx_set_isa(const char *name);
 
 /* The compiler that built this library, with its version; a static string. */
 const char *im2colx_compiler(void);

@@ -13,7 +13,7 @@
 #include <complex.h>
 #include <stdint.h>
 
-/* Sums of more products than this (some microseconds) ask within the sum whether to stop, not only around it. */
+/* Within a sum, ask after this many products (some microseconds) whether to stop, not only around it. */
 enum { LONG_SUM = 4096 };
 
 static inline ptrdiff_t at_space(const im2colx_tensor *t, const ptrdiff_t i[IM2COLX_AXES])

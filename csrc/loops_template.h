@@ -27,16 +27,19 @@ static void FUNCTION(forward)(void *argument, ptrdiff_t task, int worker, im2col
     const T *x = (const T *)call->x.data + n * call->x.outer + f / g->filters * g->channels * call->x.channel;
     const T *w = (const T *)call->w.data + f * call->w.outer;
     T *y = (T *)call->y.data + n * call->y.outer + f * call->y.channel;
-    const int is_long = taps_of(g) > LONG_SUM;
+    ptrdiff_t products = 0; /* since the last look whether to stop */
     (void)worker;
     for (ptrdiff_t o2 = 0; o2 < g->output[2]; o2++) {
         const ptrdiff_t o[IM2COLX_AXES] = {o0, o1, o2};
         SUM sum = 0;
         if (im2colx_stopped(job)) return;
         for (ptrdiff_t c = 0; c < g->channels; c++) {
-            if (is_long && im2colx_stopped(job)) return;
             for (ptrdiff_t k0 = 0; k0 < g->kernel[0]; k0++)
                 for (ptrdiff_t k1 = 0; k1 < g->kernel[1]; k1++) {
+                    if ((products += g->kernel[2]) > LONG_SUM) {
+                        products = 0;
+                        if (im2colx_stopped(job)) return;
+                    }
                     const ptrdiff_t i0 = map_axis(g, 0, o0, k0), i1 = map_axis(g, 1, o1, k1);
                     const int is_row = is_inside(g, 0, i0) && is_inside(g, 1, i1);
                     for (ptrdiff_t k2 = 0; k2 < g->kernel[2]; k2++) {
@@ -67,7 +70,7 @@ static void FUNCTION(grad_input)(void *argument, ptrdiff_t task, int worker, im2
     T *x = (T *)call->x.data + n * call->x.outer + c * call->x.channel;
     const T *w = (const T *)call->w.data + first_filter * call->w.outer + c % g->channels * call->w.channel;
     const T *y = (const T *)call->y.data + n * call->y.outer + first_filter * call->y.channel;
-    const int is_long = g->kernel[2] * g->filters > LONG_SUM;
+    ptrdiff_t products = 0;
     (void)worker;
     for (ptrdiff_t i2 = 0; i2 < g->image[2]; i2++) {
         const ptrdiff_t i[IM2COLX_AXES] = {i0, i1, i2};
@@ -75,7 +78,6 @@ static void FUNCTION(grad_input)(void *argument, ptrdiff_t task, int worker, im2
         if (im2colx_stopped(job)) return;
         for (ptrdiff_t k0 = 0; k0 < g->kernel[0]; k0++)
             for (ptrdiff_t k1 = 0; k1 < g->kernel[1]; k1++) {
-                if (is_long && im2colx_stopped(job)) return;
                 for (ptrdiff_t k2 = 0; k2 < g->kernel[2]; k2++) {
                     const ptrdiff_t k[IM2COLX_AXES] = {k0, k1, k2};
                     ptrdiff_t o[IM2COLX_AXES];
@@ -84,6 +86,10 @@ static void FUNCTION(grad_input)(void *argument, ptrdiff_t task, int worker, im2
                         const ptrdiff_t from = i[axis] + g->pad[axis] - k[axis] * g->dilation[axis];
                         o[axis] = from / g->stride[axis];
                         is_hit &= from >= 0 && from % g->stride[axis] == 0 && o[axis] < g->output[axis];
+                    }
+                    if ((products += is_hit ? g->filters : 1) > LONG_SUM) {
+                        products = 0;
+                        if (im2colx_stopped(job)) return;
                     }
                     if (!is_hit) continue;
                     for (ptrdiff_t f = 0; f < g->filters; f++) {

@@ -90,7 +90,7 @@ INLINE void walk_taps(const im2colx_geometry *g, const ptrdiff_t at[IM2COLX_AXES
         if (begin > k[2]) run(NULL, 0, tile, tile_step, begin - k[2], bytes);
         if (end > begin)
             run(pixel + (i0 * space[0] + i1 * space[1] + map_axis(g, 2, at[2], begin) * space[2]),
-                g->dilation[2] * space[2], tile + (begin - k[2]) * tile_step, tile_step, end - begin, bytes);
+                end - begin > 1 ? g->dilation[2] * space[2] : 0, tile + (begin - k[2]) * tile_step, tile_step, end - begin, bytes);
         if (k[2] + n > end) run(NULL, 0, tile + (end - k[2]) * tile_step, tile_step, k[2] + n - end, bytes);
         tile += n * tile_step;
         count -= n;
@@ -132,12 +132,16 @@ INLINE void gather_shifted(const im2colx_geometry *g, ptrdiff_t size, const ptrd
                            const char *plane, char *tile)
 {
     const ptrdiff_t width = g->image[2], down = map_axis(g, 1, 0, k[1]), right = map_axis(g, 2, 0, k[2]);
-    const ptrdiff_t shift = down * width + right;
     const range rows = is_inside(g, 0, map_axis(g, 0, 0, k[0])) ? outputs_inside(g, 1, k[1]) : (range){0, 0};
     const range columns = outputs_inside(g, 2, k[2]);
     /* Patches whose row is inside, and of them those whose element is somewhere in the plane, if in another row. */
     const ptrdiff_t begin = clamp_size(rows.begin * width, patches.begin, patches.end);
     const ptrdiff_t end = clamp_size(rows.end * width, begin, patches.end);
+    if (begin == end) { /* and shift may point anywhere */
+        memset(tile, 0, (size_t)(range_size(patches) * size));
+        return;
+    }
+    const ptrdiff_t shift = down * width + right;
     const ptrdiff_t first = clamp_size(-shift, begin, end), last = clamp_size(g->image[1] * width - shift, first, end);
     memset(tile, 0, (size_t)((begin - patches.begin) * size));
     memset(tile + (end - patches.begin) * size, 0, (size_t)((patches.end - end) * size));
@@ -169,7 +173,7 @@ INLINE void walk_outputs(const im2colx_geometry *g, const im2colx_tensor *x, ptr
         if (begin > at[2]) run(NULL, 0, tile, size, begin - at[2], (size_t)size);
         if (end > begin)
             run(channel + (i0 * x->space[0] + i1 * x->space[1] + map_axis(g, 2, begin, k[2]) * x->space[2]) * size,
-                g->stride[2] * x->space[2] * size, tile + (begin - at[2]) * size, size, end - begin, (size_t)size);
+                end - begin > 1 ? g->stride[2] * x->space[2] * size : 0, tile + (begin - at[2]) * size, size, end - begin, (size_t)size);
         if (at[2] + n > end) run(NULL, 0, tile + (end - at[2]) * size, size, at[2] + n - end, (size_t)size);
         tile += n * size;
         count -= n;

@@ -23,6 +23,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A tile much larger than the second-level cache, but a small part of the third: BLAS packs the tile once more into
  * blocks of its own, so it is read once, and larger tiles pack w less often. On a Zen 5 (1 MiB and 32 MiB) ResNet layers
@@ -33,7 +34,16 @@ enum { TILE_BYTES = 1536 << 10 };
 enum { FEW_PATCHES = 64 };
 
 /* Multiply-adds of one product: some milliseconds, so that a long call can be interrupted. */
-enum { LONG_PRODUCT = 1 << 28 };
+static ptrdiff_t long_product(im2colx_type type)
+{
+    switch (type) {
+    case IM2COLX_F32: return 1 << 28; /* 40 or more a nanosecond */
+    case IM2COLX_F64: return 1 << 27;
+    case IM2COLX_C64: return 1 << 26;
+    case IM2COLX_C128: return 1 << 25;
+    default: return 1 << 23;          /* our own products of integers: one or two */
+    }
+}
 
 /* Elements of one gather or scatter of a task when Phi is held whole. */
 enum { GATHER_ELEMENTS = 64 << 10 };
@@ -244,7 +254,7 @@ static im2colx_status pass(product *s, int does, im2colx_work work)
 
 /* ---- Choice of blocks ------------------------------------------------------------------------------------------- */
 
-static int is_pointwise(const im2colx_call *call, int is_last)
+static int is_pointwise(const im2colx_call *call, int is_last, ptrdiff_t largest)
 {
     const im2colx_geometry *g = &call->geometry;
     const im2colx_tensor *x = &call->x;
@@ -255,6 +265,7 @@ static int is_pointwise(const im2colx_call *call, int is_last)
         step *= g->image[axis];
     }
     /* BLAS wants neighbours along a row, and a leading dimension of at least the row. */
+    if (x->space[2] > largest || x->channel > largest) return 0;
     if (is_last) return x->channel == 1 && x->space[2] >= g->groups * g->channels && (g->batch == 1 || x->outer == step);
     return x->space[2] == 1 && x->channel >= step;
 }
@@ -286,7 +297,7 @@ static product choose_blocks(const im2colx_call *call, const im2colx_product_opt
     s.taps = taps_of(g);
     s.columns = g->channels * s.taps;
     s.is_last = how->order == IM2COLX_CHANNELS_LAST;
-    s.is_pointwise = is_pointwise(call, s.is_last);
+    s.is_pointwise = is_pointwise(call, s.is_last, how->largest);
     s.is_whole = how->whole && !s.is_pointwise;
     s.images = g->batch;
     s.patches = outputs_of(g);
@@ -313,10 +324,11 @@ static product choose_blocks(const im2colx_call *call, const im2colx_product_opt
         if (g->filters > s.columns) s.filter_part = divide_up(g->filters, cuts);
         else columns = divide_up(s.columns, cuts);
     }
-    cut_columns(&s, call->op == IM2COLX_GRAD_INPUT ? s.channel_part : g->channels,
-                min_size(columns, max_size(1, tile / min_size(s.patches ? s.patches : 1, FEW_PATCHES))));
+    const ptrdiff_t few = min_size(s.patches, FEW_PATCHES), most = long_product(call->type);
+    columns = min_size(columns, max_size(1, min_size(tile / few, most / few / g->filters)));
+    cut_columns(&s, call->op == IM2COLX_GRAD_INPUT ? s.channel_part : g->channels, columns);
     const ptrdiff_t width = s.channel_step * s.tap_step;
-    cut_patches(&s, min_size(tile / width, max_size(FEW_PATCHES, LONG_PRODUCT / width / g->filters)),
+    cut_patches(&s, min_size(tile / width, max_size(few, most / width / g->filters)),
                 call->op == IM2COLX_FORWARD || s.is_whole ? shares : 1);
     s.tile_elements = s.is_whole || s.is_pointwise ? 0 : s.patch_step * width;
     return s;
@@ -342,8 +354,8 @@ size_t im2colx_product_workspace(const im2colx_call *call, const im2colx_product
 static im2colx_status gather_whole(product s)
 {
     cut_patches(&s, GATHER_ELEMENTS / s.columns, 1);
-    s.channel_step = s.g->channels;
-    s.tap_step = s.taps;
+    s.channel_step = clamp_size(GATHER_ELEMENTS / s.taps, 1, s.g->channels);
+    s.tap_step = min_size(s.taps, GATHER_ELEMENTS);
     return pass(&s, GATHER, patches_task);
 }
 
@@ -363,6 +375,10 @@ im2colx_status im2colx_product(const im2colx_call *call, const im2colx_product_o
     const size_t bytes = workspace_of(&s);
     if (bytes && !(s.memory = malloc(bytes))) return IM2COLX_NO_MEMORY;
     im2colx_status status = IM2COLX_OK;
+    if (call->op == IM2COLX_GRAD_INPUT) {
+        const ptrdiff_t image = s.g->image[0] * s.g->image[1] * s.g->image[2];
+        memset(call->x.data, 0, (size_t)(s.g->batch * s.g->groups * s.g->channels * image * s.size));
+    }
     switch (call->op) {
     case IM2COLX_FORWARD:
         if (s.is_whole) status = gather_whole(s);

@@ -64,6 +64,8 @@ static inline void relax(void)
 static void ask_poll(im2colx_job *job)
 {
     struct timespec now;
+    /* Once it is decided to stop, the poll may have left an exception behind: no further handler must run over it. */
+    if (atomic_load_explicit(&job->status, memory_order_relaxed) != IM2COLX_OK) return;
     clock_gettime(POLL_CLOCK, &now);
     if ((now.tv_sec - job->polled.tv_sec) * 1000000000L + (now.tv_nsec - job->polled.tv_nsec) < POLL_NANOSECONDS)
         return;

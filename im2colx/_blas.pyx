@@ -171,7 +171,7 @@ cdef int hold_threads() except -1:
 
 cdef int release_threads() except -1:
     global _holders
-    if _set_threads != NULL:
+    if _set_threads != NULL and _holders > 0:  # 0: forked since hold_threads, and reset
         _holders -= 1
         if _holders == 0 and _before != 1:
             _set_threads(_before)

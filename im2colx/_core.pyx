@@ -7,6 +7,10 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from libc.stddef cimport ptrdiff_t, size_t
 
+from libc.stdint cimport PTRDIFF_MAX
+
+from im2colx._blas import LARGEST_SIZE
+
 from im2colx._blas cimport hold_threads, matmul_for, matmul_function, release_threads
 
 cnp.import_array()
@@ -69,12 +73,34 @@ cdef extern from "im2colx.h" nogil:
     ctypedef struct im2colx_product_options:
         matmul_function matmul
         im2colx_order order
+        ptrdiff_t largest
         size_t workspace_bytes
         int whole
 
     im2colx_status im2colx_loops(const im2colx_call *call)
     im2colx_status im2colx_product(const im2colx_call *call, const im2colx_product_options *options)
     size_t im2colx_product_workspace(const im2colx_call *call, const im2colx_product_options *options)
+    ctypedef enum im2colx_orientation:
+        IM2COLX_EITHER
+        IM2COLX_PIXELS_IN_LANES
+        IM2COLX_FILTERS_IN_LANES
+
+    ctypedef struct im2colx_implicit_options:
+        im2colx_order order
+        im2colx_orientation orientation
+        const void *packed
+
+    ctypedef struct im2colx_implicit_facts:
+        size_t workspace_bytes
+        double cycles
+        const char *isa
+        int rows, columns, is_filters_in_lanes, is_slab
+        ptrdiff_t tasks
+
+    im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options)
+    im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const im2colx_implicit_options *options)
+    size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type)
+    im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed)
     void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *,
                             ptrdiff_t, int, void *, ptrdiff_t) noexcept
     void im2colx_matmul_i64(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *,
@@ -83,7 +109,9 @@ cdef extern from "im2colx.h" nogil:
                                   im2colx_order order, void *patches, int threads, im2colx_poll poll)
     im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
                                   im2colx_order order, const void *patches, int threads, im2colx_poll poll)
-    const char *im2colx_cpu_features()
+    const char *im2colx_isa_name(int level)
+    const char *im2colx_isa()
+    int im2colx_set_isa(const char *name)
     const char *im2colx_compiler()
 
 # Work (multiply-adds, or elements moved) below which giving up the GIL costs more than it brings: some microseconds.
@@ -107,10 +135,11 @@ cdef int poll() noexcept nogil:
 
 
 cdef int check_status(int status, str what) except -1:
+    """Raises what `status` means, or what a signal handler has raised meanwhile."""
+    if PyErr_Occurred():  # a signal handler raised during the call; that comes first, whatever else happened
+        return -1
     if status == IM2COLX_OK:
         return 0
-    if status == IM2COLX_INTERRUPTED and PyErr_Occurred():
-        return -1
     if status == IM2COLX_NO_MEMORY:
         raise MemoryError(f"{what}: no memory for the workspace")
     if status == IM2COLX_OVERFLOW:
@@ -148,6 +177,29 @@ cdef int fill_geometry(im2colx_geometry *c, geometry) except -1:
     return 0
 
 
+cdef void fill_contiguous(im2colx_call *call, bint is_last) noexcept:
+    """Strides of C-contiguous arrays, for questions that are asked without arrays."""
+    cdef im2colx_geometry *g = &call.geometry
+    cdef ptrdiff_t channels = g.groups * g.channels, filters = g.groups * g.filters
+    contiguous_image(&call.x, channels, g.image, is_last)
+    contiguous_image(&call.y, filters, g.output, is_last)
+    contiguous_image(&call.w, g.channels, g.kernel, False)
+    if is_last:  # (..., C/G, F)
+        call.w.outer, call.w.channel = 1, filters
+        call.w.space[2] = filters * g.channels
+        call.w.space[1] = call.w.space[2] * g.kernel[2]
+        call.w.space[0] = call.w.space[1] * g.kernel[1]
+
+
+cdef void contiguous_image(im2colx_tensor *t, ptrdiff_t channels, const ptrdiff_t *size, bint is_last) noexcept:
+    t.data = NULL
+    t.space[2] = channels if is_last else 1
+    t.space[1] = t.space[2] * size[2]
+    t.space[0] = t.space[1] * size[1]
+    t.channel = 1 if is_last else t.space[0] * size[0]
+    t.outer = t.space[0] * size[0] if is_last else t.channel * channels
+
+
 cdef void fill_tensor(im2colx_tensor *t, cnp.ndarray array, int outer, int channel, int space) noexcept:
     """`outer`, `channel` and `space` (the first of consecutive ones) are axes of the array."""
     cdef int axis, count = cnp.PyArray_NDIM(array) - 2, lead = IM2COLX_AXES - count
@@ -181,17 +233,24 @@ cdef class Problem:
     op : {"forward", "grad_input", "grad_weight"}
     typecode : {"f4", "f8", "c8", "c16", "i4", "i8", "wide"}
         Of all arrays; "wide" is int64 with sums of 128 bits, for the direct loops only.
-    method : {"loops", "tile", "whole"}
-        The direct loops; products with tiles of Phi of at most `workspace` bytes together; products with all of Phi.
+    method : {"loops", "tile", "whole", "implicit"}
+        The direct loops; products with tiles of Phi of at most `workspace` bytes together; products with all of Phi; our
+        own microkernels.
     workspace, threads : int
+    work : int
+        Multiply-adds, or whatever the loops do instead: whether the GIL is worth giving up.
+    orientation : {"either", "pixels", "filters"}
+        What "implicit" has in its lanes.
     """
 
     cdef im2colx_call call
     cdef im2colx_product_options options
-    cdef bint is_loops, is_last, is_blas, is_worth_releasing
+    cdef im2colx_implicit_options implicit
+    cdef bint is_loops, is_last, is_blas, is_implicit, is_worth_releasing
     cdef str what
 
-    def __init__(self, geometry, str op, str typecode, str method, size_t workspace, int threads):
+    def __init__(self, geometry, str op, str typecode, str method, size_t workspace, int threads, work=None,
+                 str orientation="either"):
         fill_geometry(&self.call.geometry, geometry)
         self.call.type = _TYPES[typecode]
         self.call.op = _OPS[op]
@@ -200,28 +259,66 @@ cdef class Problem:
         self.call.bias = NULL
         self.is_last = geometry.channels_last
         self.is_loops = method == "loops"
-        self.is_worth_releasing = geometry.multiply_adds >= WORTH_RELEASING
+        self.is_implicit = method == "implicit"
+        self.is_worth_releasing = (geometry.multiply_adds if work is None else work) >= WORTH_RELEASING
         self.what = {"forward": "conv2d", "grad_input": "conv2d_grad_input", "grad_weight": "conv2d_grad_weight"}[op]
         self.options.order = IM2COLX_CHANNELS_LAST if self.is_last else IM2COLX_CHANNELS_FIRST
         self.options.workspace_bytes = workspace
         self.options.whole = method == "whole"
         self.options.matmul = matmul_for(typecode)
-        self.is_blas = not self.is_loops and self.options.matmul != NULL
+        self.options.largest = LARGEST_SIZE if self.options.matmul != NULL else PTRDIFF_MAX
+        self.implicit.order = self.options.order
+        self.implicit.orientation = {"either": IM2COLX_EITHER, "pixels": IM2COLX_PIXELS_IN_LANES,
+                                     "filters": IM2COLX_FILTERS_IN_LANES}[orientation]
+        self.implicit.packed = NULL
+        self.is_blas = not self.is_loops and not self.is_implicit and self.options.matmul != NULL
         if self.options.matmul == NULL:
             self.options.matmul = im2colx_matmul_i32 if typecode == "i4" else im2colx_matmul_i64
 
-    def workspace_nbytes(self, cnp.ndarray x):
-        """Bytes that `run` will allocate for an x with these strides."""
+    def workspace_nbytes(self):
+        """Bytes that `run` will allocate for contiguous arrays."""
+        cdef im2colx_call call = self.call
         if self.is_loops:
             return 0
-        cdef im2colx_call call = self.call
-        fill_image(&call.x, x, self.is_last)
+        fill_contiguous(&call, self.is_last)
+        if self.is_implicit:
+            return im2colx_implicit_explain(&call, &self.implicit).workspace_bytes
         return im2colx_product_workspace(&call, &self.options)
 
-    def run(self, cnp.ndarray x, cnp.ndarray w, cnp.ndarray y, cnp.ndarray bias=None):
+    def explain(self, bint is_packed=False):
+        """What "implicit" will do with contiguous arrays, as a dict."""
+        cdef im2colx_call call = self.call
+        cdef im2colx_implicit_options options = self.implicit
+        fill_contiguous(&call, self.is_last)
+        if is_packed:
+            options.packed = <const void *>&call  # only whether it is there is asked
+        facts = im2colx_implicit_explain(&call, &options)
+        return {"isa": facts.isa.decode(), "rows": facts.rows, "columns": facts.columns, "tasks": facts.tasks,
+                "cycles": facts.cycles, "lanes": "filters" if facts.is_filters_in_lanes else "pixels",
+                "copies_rows": bool(facts.is_slab), "workspace_nbytes": facts.workspace_bytes}
+
+    def pack(self, cnp.ndarray w):
+        """w packed for `run` of "implicit", as an array of bytes."""
+        cdef im2colx_call call = self.call
+        cdef cnp.npy_intp size = im2colx_packed_bytes(&call.geometry, call.type) + 64
+        cdef cnp.ndarray packed = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+        cdef ptrdiff_t offset = -<ptrdiff_t>cnp.PyArray_DATA(packed) & 63  # a panel's rows are whole cache lines
+        packed = packed[offset : size - 64 + offset]
+        fill_weight(&call.w, w, self.is_last)
+        cdef void *data = cnp.PyArray_DATA(packed)
+        cdef im2colx_status status
+        with nogil:
+            status = im2colx_pack(&call, self.options.order, data)
+        check_status(status, "plan_conv2d")
+        return packed
+
+    def run(self, cnp.ndarray x, cnp.ndarray w, cnp.ndarray y, cnp.ndarray bias=None, cnp.ndarray packed=None):
         """Reads two of the arrays and writes the third; all are of rank 2 + number of spatial axes."""
         cdef im2colx_call call = self.call
+        cdef im2colx_implicit_options implicit = self.implicit
         cdef im2colx_status status
+        if packed is not None:
+            implicit.packed = cnp.PyArray_DATA(packed)
         fill_image(&call.x, x, self.is_last)
         fill_weight(&call.w, w, self.is_last)
         fill_image(&call.y, y, self.is_last)
@@ -232,15 +329,17 @@ cdef class Problem:
         try:
             if self.is_worth_releasing:
                 with nogil:
-                    status = self.dispatch(&call)
+                    status = self.dispatch(&call, &implicit)
             else:
-                status = self.dispatch(&call)
+                status = self.dispatch(&call, &implicit)
         finally:
             if self.is_blas:
                 release_threads()
         check_status(status, self.what)
 
-    cdef im2colx_status dispatch(self, const im2colx_call *call) noexcept nogil:
+    cdef im2colx_status dispatch(self, const im2colx_call *call, const im2colx_implicit_options *implicit) noexcept nogil:
+        if self.is_implicit:
+            return im2colx_implicit(call, implicit)
         return im2colx_loops(call) if self.is_loops else im2colx_product(call, &self.options)
 
 
@@ -274,9 +373,22 @@ def col2im(geometry, cnp.ndarray patches, cnp.ndarray x, str typecode, int threa
     check_status(status, "col2im")
 
 
-def cpu_features():
-    """Instruction sets of this machine that matter here, best last."""
-    return im2colx_cpu_features().decode().split(",")
+def instruction_sets():
+    """Those of this machine that the microkernels know, best last."""
+    names = []
+    while im2colx_isa_name(len(names)) != NULL:
+        names.append(im2colx_isa_name(len(names)).decode())
+    return names
+
+
+def isa():
+    """The instruction set in force."""
+    return im2colx_isa().decode()
+
+
+def set_isa(str name):
+    """Lower the instruction set in force to the named one; False if this machine has none of that name."""
+    return bool(im2colx_set_isa(name.encode()))
 
 
 def compiler():

@@ -19,7 +19,7 @@ PAD_WORDS = ("valid", "same", "same_upper", "same_lower", "half", "full")
 # the core's arithmetic on sizes far from overflow.
 MOST_ELEMENTS = 2**48
 # Padded image sizes, strides and dilations; o*stride + k*dilation stays below the padded size.
-LARGEST_EXTENT = 2**62
+LARGEST_EXTENT = 2**50
 
 _AXIS_NAMES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -156,7 +156,7 @@ def _is_listed(value):
     """Whether value is a sequence of entries (and not a word, a scalar or a mapping)."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
 
 
 def per_axis(name, value, axes, least=1):
@@ -188,11 +188,12 @@ def shape(name, value, ranks):
     return tuple(integer(f"{name}[{axis}]", entry, 0) for axis, entry in enumerate(value))
 
 
-def _layout_is_last(layout):
+def layout_is_last(layout):
+    """Whether the layout is NHWC; an error for anything but the two words."""
     if not isinstance(layout, str):
         raise TypeError(f"layout must be 'NCHW' or 'NHWC', not {shown(layout)}")
     if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}, but must be 'NCHW' or 'NHWC'")
+        raise ValueError(f"layout is {shown(layout)}, but must be 'NCHW' or 'NHWC'")
     return layout == "NHWC"
 
 
@@ -209,7 +210,7 @@ def _pads(pad, axes):
     """pad as a word, or as a (before, after) for each axis."""
     if isinstance(pad, str):
         if pad not in PAD_WORDS:
-            raise ValueError(f"pad is {pad!r}, but must be a number, pairs of numbers, or one of {', '.join(PAD_WORDS)}")
+            raise ValueError(f"pad is {shown(pad)}, but must be a number, pairs of numbers, or one of {', '.join(PAD_WORDS)}")
         return pad
     if not _is_listed(pad):
         return ((integer("pad", pad, 0),) * 2,) * axes
@@ -261,6 +262,13 @@ def _output_size(name, size, kernel, stride, dilation, pad):
     return (padded - span) // stride + 1
 
 
+def check_rank(name, shape, is_last):
+    """x has two to four axes: a plane, an image with channels, or a batch of them."""
+    if len(shape) not in (2, 3, 4):
+        wanted = "(N, H, W, C), (H, W, C) or (H, W)" if is_last else "(N, C, H, W), (C, H, W) or (H, W)"
+        raise ValueError(f"{name} has {len(shape)} axes {shape}, but must be {wanted}")
+
+
 def resolve(x_shape, w_shape, stride, pad, dilation, groups, layout, x_name="x", w_name="w"):
     """The geometry of a convolution of shapes, or a ValueError or TypeError that names what does not fit.
 
@@ -272,18 +280,13 @@ def resolve(x_shape, w_shape, stride, pad, dilation, groups, layout, x_name="x",
         What to call them in messages.
     """
     axes = 2
-    is_last = _layout_is_last(layout)
+    is_last = layout_is_last(layout)
     stride = _stride_per_axis(stride, axes)
     dilation = per_axis("dilation", dilation, axes)
     pad = _pads(pad, axes)
     groups = integer("groups", groups)
 
-    ranks = (axes, axes + 1, axes + 2)
-    if len(x_shape) not in ranks:
-        raise ValueError(
-            f"{x_name} has {len(x_shape)} axes {x_shape}, but must be "
-            + ("(N, H, W, C), (H, W, C) or (H, W)" if is_last else "(N, C, H, W), (C, H, W) or (H, W)")
-        )
+    check_rank(x_name, x_shape, is_last)
     given = ("plane", "image", "batch")[len(x_shape) - axes]
     w_axes = axes if given == "plane" else axes + 2
     if len(w_shape) != w_axes:
@@ -335,16 +338,21 @@ def resolve(x_shape, w_shape, stride, pad, dilation, groups, layout, x_name="x",
 def operand(name, value):
     """`value` as an ndarray of a type that can be convolved.  Converted once: later changes of it are not seen."""
     if type(value) is not np.ndarray:
-        if isinstance(value, (np.ma.MaskedArray, np.matrix)):
-            raise TypeError(f"{name} is a {type(value).__name__}, whose meaning would be lost: pass an ndarray")
+        _refuse_subclass(name, value)
         try:
             value = np.asarray(value)
-        except (MemoryError, TypeError, ValueError):
+        except MemoryError:
             raise
         except Exception as error:
-            raise TypeError(f"{name} cannot be made an array: {error!r}") from error
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"{name} cannot be made an array: {shown(error)}") from error
     check_dtype(name, value.dtype)
     return value
+
+
+def _refuse_subclass(name, value):
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"{name} is a {type(value).__name__}, whose meaning would be lost: pass an ndarray")
 
 
 def check_dtype(name, dtype):
@@ -375,11 +383,7 @@ def converted(name, array, dtype):
             if largest > np.iinfo(dtype).max:
                 raise OverflowError(f"{name} holds {largest}, which does not fit into {dtype}")
         array = array.astype(dtype)
-    if not is_regular(array):
-        array = array.copy(order="K")
-        if not is_regular(array):  # strides of zero survive order="K" only in spirit; a plain copy has none
-            array = np.ascontiguousarray(array)
-    return array
+    return array if is_regular(array) else array.copy(order="K")
 
 
 def is_regular(array):
@@ -391,12 +395,15 @@ def check_out(out, shape, dtype, **inputs):
     """`out`, if the result may be written to it."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an ndarray, not {shown(out)}")
+    _refuse_subclass("out", out)
     if out.shape != shape:
         raise ValueError(f"out has shape {out.shape}, but the result has {shape}")
     if out.dtype != dtype:
         raise ValueError(f"out has dtype {out.dtype}, but the result has {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
+    if any(size > 1 and step == 0 for size, step in zip(out.shape, out.strides, strict=True)):
+        raise ValueError(f"out overlaps itself: its strides are {out.strides} for shape {out.shape}")
     for name, array in inputs.items():
         if array is not None and overlap(out, array):
             raise ValueError(f"out overlaps {name} in memory")

@@ -33,7 +33,7 @@ def info():
         "platform": platform.platform(),
         "compiler": _core.compiler(),
         "blas": _blas.describe(),
-        "cpu": {"model": _cpu_model(), "features": _core.cpu_features()},
+        "cpu": {"model": _cpu_model(), "instruction_sets": _core.instruction_sets(), "used": _core.isa()},
         "threads": {"available": available_cpus(), "used": get_num_threads()},
         "methods": {method.name: method.summary for method in METHODS},
     }

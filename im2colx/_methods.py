@@ -4,12 +4,21 @@ A row is all there is to a method outside the C core.  `conv2d`, the tests, the 
 nobody keeps a second list.  To add a method: a body in csrc, a kind in `_core.Problem`, a row here.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from im2colx import _blas
+from im2colx import _blas, _core, _isa  # noqa: F401  _isa: lowers the instruction set before the first estimate
+from im2colx._geometry import resolve, result_dtypes, shown
+
+# Beyond this many bytes an allocation cannot succeed on today's machines, and sizes in the core would overflow.
+MOST_BYTES = 2**47
+
+# What the implicit method may copy of x for a thread, and sum of w.
+MOST_SLAB = 1 << 20
+MOST_TAPS = 4096
 
 # Bytes of the tiles of one call, all threads together, unless `workspace` says otherwise.
 DEFAULT_WORKSPACE = 4 << 20
@@ -18,7 +27,7 @@ DEFAULT_WORKSPACE = 4 << 20
 class Method(NamedTuple):
     """A row of the table.
 
-    `declines(geometry, typecode, workspace)` tells why the method cannot take a call, or None.  `seconds(geometry,
+    `declines(op, geometry, typecode, workspace)` tells why the method cannot take a call, or None.  `seconds(op, geometry,
     typecode)` estimates one thread's time; only the order of the estimates matters.  A thread more is worth waking for
     every `grain` multiply-adds.
     """
@@ -37,11 +46,32 @@ def phi_nbytes(geometry, typecode):
     return geometry.rows * geometry.columns * geometry.groups * np.dtype(typecode).itemsize
 
 
-def _never(geometry, typecode, workspace):
+def loop_steps(op, geometry):
+    """Innermost steps of the direct loops: multiply-adds, but grad_input looks at every tap of every element of x."""
+    if op == "grad_input":
+        return math.prod(geometry.x_shape) * geometry.taps * (geometry.filters // geometry.groups)
+    return geometry.multiply_adds
+
+
+def _never(op, geometry, typecode, workspace):
     return None
 
 
-def _too_large_for_blas(geometry, typecode, workspace):
+def _not_a_float(op, geometry, typecode, workspace):
+    if typecode not in ("f4", "f8"):
+        return "its microkernels are for float32 and float64"
+    # A padded or strided x is read from a copy of the rows around an output; a copy is at least as large as one patch.
+    patch = np.dtype(typecode).itemsize * geometry.channels // geometry.groups
+    patch *= math.prod(d * (k - 1) + 1 for d, k in zip(geometry.dilation, geometry.kernel, strict=True))
+    is_copied = any(sum(pad) for pad in geometry.pad) or max(geometry.stride) > 1 or op == "grad_input"
+    if is_copied and patch > MOST_SLAB:
+        return f"a padded patch of {patch:,} bytes exceeds the {MOST_SLAB:,} that it copies for a thread"
+    if op == "grad_weight" and geometry.taps > MOST_TAPS:
+        return f"a kernel of {geometry.taps:,} taps exceeds the {MOST_TAPS:,} whose sums it holds for a thread"
+    return None
+
+
+def _too_large_for_blas(op, geometry, typecode, workspace):
     if typecode[0] == "i":  # our own product
         return None
     names = {"outputs": geometry.outputs, "columns": geometry.columns, "filters": geometry.filters}
@@ -51,34 +81,51 @@ def _too_large_for_blas(geometry, typecode, workspace):
     return None
 
 
-def _whole_phi_declines(geometry, typecode, workspace):
+def _whole_phi_declines(op, geometry, typecode, workspace):
     size = phi_nbytes(geometry, typecode)
+    if size > MOST_BYTES:
+        return f"the patch matrix would have {size:,} bytes"
     if workspace is not None and size > workspace:
         return f"the patch matrix has {size:,} bytes, more than workspace={workspace:,}"
-    return _too_large_for_blas(geometry, typecode, workspace)
+    return _too_large_for_blas(op, geometry, typecode, workspace)
 
 
 # The estimates: nanoseconds measured on one core of a Zen 5 at 4 GHz, NumPy 2.4 and SciPy 1.17 with OpenBLAS 0.3.30.
 # A multiply-add of the direct loops waits for the one before it; BLAS does 40-100 a nanosecond, less for a type twice
 # as large; an element of Phi takes 0.1 to 0.3 ns to gather, and as much again to go to memory and back when Phi is whole.
+# The implicit method counts its own vector instructions (csrc/implicit.c).
 
 
-def _loop_seconds(geometry, typecode):
-    return (100 + 1.2 * geometry.multiply_adds) * 1e-9
+def _loop_seconds(op, geometry, typecode):
+    return (100 + 1.2 * loop_steps(op, geometry)) * 1e-9
 
 
-def _tile_seconds(geometry, typecode):
+def _tile_seconds(op, geometry, typecode):
     rate = {"f4": 60.0, "f8": 30.0, "c8": 15.0, "c16": 7.0, "i4": 2.0, "i8": 1.0}[typecode]
     elements = geometry.rows * geometry.columns * geometry.groups
     products = max(1, geometry.batch) * geometry.groups
     return (500 + 400 * products + geometry.multiply_adds / rate + 0.25 * elements) * 1e-9
 
 
-def _whole_seconds(geometry, typecode):
-    return _tile_seconds(geometry, typecode) + 0.05e-9 * phi_nbytes(geometry, typecode)
+def _whole_seconds(op, geometry, typecode):
+    return _tile_seconds(op, geometry, typecode) + 0.05e-9 * phi_nbytes(geometry, typecode)
+
+
+def _implicit_seconds(op, geometry, typecode):
+    cycles = _core.Problem(geometry, op, typecode, "implicit", 0, 1).explain()["cycles"]
+    return (400 + 0.25 * cycles) * 1e-9
 
 
 METHODS = (
+    Method(
+        "implicit",
+        "implicit",
+        "no patch matrix and no BLAS: our own microkernels read x through the index map",
+        500_000,
+        False,
+        _not_a_float,
+        _implicit_seconds,
+    ),
     Method(
         "indexed",
         "tile",
@@ -114,19 +161,36 @@ def methods():
     --------
     >>> import im2colx
     >>> im2colx.methods()
-    ('auto', 'indexed', 'im2col', 'naive')
+    ('auto', 'implicit', 'indexed', 'im2col', 'naive')
     """
     return ("auto", *_BY_NAME)
 
 
+def methods_for(*dtypes):
+    """The names of `methods` that take arrays of these types."""
+    typecode = result_dtypes(*map(np.dtype, dtypes))[0].str[1:]
+    pixel = resolve((1, 1, 1, 1), (1, 1, 1, 1), 1, 0, 1, 1, "NCHW")
+    return ("auto", *(row.name for row in METHODS if row.declines("forward", pixel, typecode, None) is None))
+
+
 def check_method(method):
     if not isinstance(method, str):
-        raise TypeError(f"method must be a string, not {method!r}")
+        raise TypeError(f"method must be a string, not {shown(method)}")
     if method not in methods():
-        raise ValueError(f"method is {method!r}, but must be one of {', '.join(methods())}")
+        raise ValueError(f"method is {shown(method)}, but must be one of {', '.join(methods())}")
 
 
-def choose(method, geometry, typecode, workspace):
+PRECISIONS = ("exact", "standard", "fast")
+
+
+def check_precision(precision):
+    if not isinstance(precision, str):
+        raise TypeError(f"precision must be a string, not {shown(precision)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {shown(precision)}, but must be one of {', '.join(PRECISIONS)}")
+
+
+def choose(method, op, geometry, typecode, workspace):
     """The row for `method`, and what was found out about every row.
 
     Returns
@@ -140,7 +204,7 @@ def choose(method, geometry, typecode, workspace):
     ValueError
         If the method that was asked for declines.
     """
-    reasons = {row.name: row.declines(geometry, typecode, workspace) for row in METHODS}
+    reasons = {row.name: row.declines(op, geometry, typecode, workspace) for row in METHODS}
     if method != "auto":
         if reasons[method] is not None:
             raise ValueError(f"method {method!r} cannot take this call: {reasons[method]}")
@@ -148,8 +212,7 @@ def choose(method, geometry, typecode, workspace):
             name: "asked for" if name == method else reason or "not asked for" for name, reason in reasons.items()
         }
     able = [row for row in METHODS if reasons[row.name] is None]
-    best = min(able, key=lambda row: row.seconds(geometry, typecode))
-    for row in able:
-        seconds = row.seconds(geometry, typecode)
-        reasons[row.name] = f"about {seconds * 1e6:,.1f} µs on one thread, by the estimate of im2colx/_methods.py"
-    return best, reasons
+    seconds = {row.name: row.seconds(op, geometry, typecode) for row in able}
+    for name, value in seconds.items():
+        reasons[name] = f"about {value * 1e6:,.1f} µs on one thread, by the estimate of im2colx/_methods.py"
+    return min(able, key=lambda row: seconds[row.name]), reasons

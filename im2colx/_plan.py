@@ -19,7 +19,7 @@ from im2colx._geometry import (
     shape,
     shown,
 )
-from im2colx._methods import DEFAULT_WORKSPACE, Method, check_method, choose
+from im2colx._methods import DEFAULT_WORKSPACE, Method, check_method, check_precision, choose, loop_steps
 from im2colx._threads import resolve_threads
 
 # What an operation writes, and what it reads.
@@ -43,14 +43,15 @@ class Recipe(NamedTuple):
 def recipe(op, geometry, typecode, method, workspace, threads):
     """The recipe for arrays of `typecode` ("f4", "f8", "c8", "c16", "i4", "i8"; "wide" for checked int64)."""
     if typecode == "wide":
-        chosen, findings = choose("naive", geometry, "i8", workspace)
+        chosen, findings = choose("naive", op, geometry, "i8", workspace)
     else:
-        chosen, findings = choose(method, geometry, typecode, workspace)
-    threads = max(1, min(threads, geometry.multiply_adds // chosen.grain))
+        chosen, findings = choose(method, op, geometry, typecode, workspace)
+    work = loop_steps(op, geometry) if chosen.kind == "loops" else geometry.multiply_adds
+    threads = max(1, min(threads, work // chosen.grain))
     if chosen.is_blas and typecode[0] != "i" and not _blas.CONTROLS_THREADS:
         threads = 1  # this BLAS starts threads of its own, and cannot be told not to
     tile = DEFAULT_WORKSPACE if workspace is None else workspace
-    problem = _core.Problem(geometry, op, typecode, chosen.kind, tile, threads)
+    problem = _core.Problem(geometry, op, typecode, chosen.kind, tile, threads, work)
     return Recipe(op, geometry, chosen, findings, threads, problem)
 
 
@@ -119,6 +120,8 @@ def _product_typecode(op, geometry, a, b, bias, accumulator):
 
 def integer_sum_typecode(terms, array, accumulator):
     """For sums of `terms` entries of one array; there is no 128-bit path for those."""
+    if terms == 1:  # no sum: what fits as an entry fits as a result
+        return accumulator.str[1:]
     typecode = _typecode_for(terms * _widest(array.dtype), lambda: terms * _magnitude(array), accumulator)
     if typecode == "wide":
         raise OverflowError(f"sums of {terms} entries may reach {terms * _magnitude(array)}, more than int64 holds")
@@ -138,10 +141,13 @@ def narrowed(array, dtype):
 # ---- Execution ------------------------------------------------------------------------------------------------------
 
 
-def execute(op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None):
+def execute(
+    op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None, packed=None
+):
     """Runs an operation on the caller's arrays (two of x, w, y) and returns the third, in the caller's shape.
 
-    The arrays have been checked against the geometry; what is checked here is what depends on their types.
+    The arrays have been checked against the geometry; what is checked here is what depends on their types.  `packed` is w
+    as the recipe's problem packed it.
     """
     check_method(method)
     threads = resolve_threads(threads)
@@ -164,7 +170,7 @@ def execute(op, geometry, x=None, w=None, y=None, bias=None, out=None, method="a
             dtype = np.dtype(np.int64)
             steps = recipe(op, geometry, typecode, "naive" if typecode == "wide" else method, workspace, threads)
     arrays = {name: converted(names[name], array, dtype) for name, array in inputs.items()}
-    is_product = steps.method.kind != "loops"
+    is_product = steps.method.kind in ("tile", "whole")
     for name in ("x", "w", "y"):
         if name in arrays:
             arrays[name] = geometry.full_weight(arrays[name]) if name == "w" else geometry.full_image(arrays[name])
@@ -173,17 +179,18 @@ def execute(op, geometry, x=None, w=None, y=None, bias=None, out=None, method="a
     if bias is not None:
         bias = np.ascontiguousarray(converted("bias", bias, dtype))
 
-    is_direct = out is not None and dtype == result and is_regular(out) and (out.flags.c_contiguous or not is_product)
+    # Not into `out` itself where an OverflowError may end the call: it is written whole or not at all.
+    is_direct = out is not None and dtype == result and typecode != "wide" and is_regular(out) and out.flags.c_contiguous
     if is_direct:
-        array = geometry.full_weight(out) if target == "w" else geometry.full_image(out)
-        if op == "grad_input" and is_product or not geometry.batch:
-            array.fill(0)
+        array = out.view(np.ndarray)
+        array = geometry.full_weight(array) if target == "w" else geometry.full_image(array)
     else:
-        is_added = op == "grad_input" and is_product or not geometry.batch
-        array = np.zeros(target_shape, dtype) if is_added else np.empty(target_shape, dtype)
+        array = np.empty(target_shape, dtype)
+    if not geometry.batch:
+        array.fill(0)
     arrays[target] = array
     if geometry.batch and array.size:
-        steps.problem.run(arrays["x"], arrays["w"], arrays["y"], bias)
+        steps.problem.run(arrays["x"], arrays["w"], arrays["y"], bias, packed)
         if dtype.kind == "i" and dtype != result:
             array = narrowed(array, result)
     if is_direct:
@@ -206,43 +213,58 @@ class Plan:
     method : str
         The method that was chosen.
     workspace_nbytes : int
-        Bytes that a call allocates besides the result, for a contiguous `x`.
+        Bytes that the method allocates in a call besides the result, for a contiguous `x` of the type that is computed in.
     nbytes : int
-        Bytes that the plan itself holds: its own copy of the weights and the bias.
+        Bytes that the plan itself holds: its own copy of the weights, packed too if the method wants that, and the bias.
     x_shape, y_shape : tuple of int
     dtype : dtype
-        Of the `x` that it takes.
+        Of the `x` that it takes, in either byte order.
     """
 
     def __init__(self, geometry, w, bias, dtype, method, threads):
         self._geometry = geometry
-        compute, self._result = result_dtypes(*(d for d in (dtype, w.dtype, bias.dtype if bias is not None else None) if d))
-        self._w = np.array(w, order="C")
-        self._bias = None if bias is None else np.array(bias)
-        if compute.kind in "fc":  # integers keep their type: its range decides which sums are safe
-            self._w = converted("w", self._w, compute)
-            self._bias = None if bias is None else converted("bias", self._bias, compute)
-        for array in (self._w, self._bias):
+        self._dtype = dtype.newbyteorder("=")
+        self._compute, self._result = result_dtypes(*(d for d in (dtype, w.dtype, bias.dtype if bias is not None else None) if d))
+        # Integers keep their type: its range tells which sums are safe.
+        kind = {} if self._compute.kind == "i" else {"dtype": self._compute}
+        self._w = np.array(w, order="C", **kind)
+        self._bias = None if bias is None else np.array(bias, **kind)
+        self._threads = threads
+        self._recipe = recipe("forward", geometry, self._compute.str[1:], method, None, threads)
+        self._packed = None
+        if self._recipe.method.kind == "implicit" and self._recipe.problem.explain(True)["lanes"] == "filters":
+            self._packed = self._recipe.problem.pack(geometry.full_weight(self._w))
+        for array in (self._w, self._bias, self._packed):
             if array is not None:
                 array.flags.writeable = False
-        self._threads = threads
-        self.dtype = dtype
-        self.x_shape = geometry.given_image(geometry.x_shape)
-        self.y_shape = geometry.given_image(geometry.y_shape)
-        self._recipe = recipe("forward", geometry, compute.str[1:], method, None, threads)
-        self._compute = compute
-        self.method = self._recipe.method.name
-        if geometry.batch:
-            # The workspace depends on strides, not on values: one element stands for the whole x.
-            strides = np.cumprod([compute.itemsize, *geometry.x_shape[:0:-1]])[::-1]
-            stand_in = np.lib.stride_tricks.as_strided(np.empty(1, compute), geometry.x_shape, strides)
-            self.workspace_nbytes = self._recipe.problem.workspace_nbytes(stand_in)
-        else:
-            self.workspace_nbytes = 0
+
+    @property
+    def method(self):
+        return self._recipe.method.name
+
+    @property
+    def dtype(self):
+        return self._dtype
+
+    @property
+    def x_shape(self):
+        return self._geometry.given_image(self._geometry.x_shape)
+
+    @property
+    def y_shape(self):
+        return self._geometry.given_image(self._geometry.y_shape)
+
+    @property
+    def workspace_nbytes(self):
+        if not self._geometry.batch:
+            return 0
+        if self._recipe.method.kind == "implicit":
+            return self._recipe.problem.explain(self._packed is not None)["workspace_nbytes"]
+        return self._recipe.problem.workspace_nbytes()
 
     @property
     def nbytes(self):
-        return self._w.nbytes + (0 if self._bias is None else self._bias.nbytes)
+        return sum(array.nbytes for array in (self._w, self._bias, self._packed) if array is not None)
 
     def __call__(self, x, out=None):
         """The convolution of `x`, as `conv2d` gives it.
@@ -268,18 +290,19 @@ class Plan:
         x = operand("x", x)
         if x.shape != self.x_shape:
             raise ValueError(f"x has shape {x.shape}, but the plan was made for {self.x_shape}")
-        if x.dtype != self.dtype:
-            raise TypeError(f"x has dtype {x.dtype}, but the plan was made for {self.dtype}")
+        if x.dtype.newbyteorder("=") != self._dtype:
+            raise TypeError(f"x has dtype {x.dtype}, but the plan was made for {self._dtype}")
+        is_rounded = self._result != self._compute  # float16: computed in float32 from prepared weights
+        if is_rounded and out is not None:
+            check_out(out, self.y_shape, self._result, x=x)
         y = execute(
-            "forward", self._geometry, x=x, w=self._w, bias=self._bias,
-            out=out if self._result == self._compute else None, method=self.method, threads=self._threads,
+            "forward", self._geometry, x=x, w=self._w, bias=self._bias, out=None if is_rounded else out,
+            method=self.method, threads=self._threads, packed=self._packed,
         )  # fmt: skip
-        if self._result == self._compute:
+        if not is_rounded:
             return y
-        # float16: computed in float32 from prepared weights, rounded once here.
         if out is None:
             return y.astype(self._result)
-        check_out(out, self.y_shape, self._result, x=x)
         out[...] = y
         return out
 
@@ -300,6 +323,13 @@ class Plan:
             f"  method: {self.method}, threads: {self._recipe.threads}, workspace: {self.workspace_nbytes:,} bytes, "
             f"weights held: {self.nbytes:,} bytes",
         ]
+        if self._recipe.method.kind == "implicit":
+            facts = self._recipe.problem.explain(self._packed is not None)
+            rows = "rows of x copied with their padding" if facts["copies_rows"] else "x read where it lies"
+            lines.append(
+                f"    {facts['isa']} microkernel of {facts['rows']} x {facts['columns']}, {facts['lanes']} in lanes, {rows}, "
+                f"{facts['tasks']} tasks"
+            )
         lines += [f"    {name}: {finding}" for name, finding in self._recipe.findings.items()]
         return "\n".join(lines)
 
@@ -308,8 +338,9 @@ class Plan:
 
 
 def plan_conv2d(
-    x_shape, w, stride=1, pad=0, dilation=1, groups=1, *, bias=None, layout="NCHW", dtype=None, method="auto", threads=None
-):
+    x_shape, w, stride=1, pad=0, dilation=1, groups=1, *,
+    bias=None, layout="NCHW", dtype=None, method="auto", precision="standard", threads=None,
+):  # fmt: skip
     """Prepare a convolution for repeated use: arguments checked, method chosen and weights copied once.
 
     Parameters
@@ -318,7 +349,7 @@ def plan_conv2d(
         Shape of the arrays that the plan will be called with.
     w : array_like
         The weights, as in `conv2d`.  Copied: later changes of `w` do not change the plan.
-    stride, pad, dilation, groups, bias, layout, method, threads
+    stride, pad, dilation, groups, bias, layout, method, precision, threads
         As in `conv2d`.
     dtype : dtype, optional
         Of the arrays that the plan will be called with.  By default that of `w`.
@@ -341,16 +372,17 @@ def plan_conv2d(
     >>> plan = im2colx.plan_conv2d((1, 3, 8, 8), w, pad=1)
     >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
     (1, 4, 8, 8)
-    >>> plan.nbytes
-    432
+    >>> plan.y_shape
+    (1, 4, 8, 8)
     """
     w = operand("w", w)
     geometry = resolve(shape("x_shape", x_shape, (2, 3, 4)), w.shape, stride, pad, dilation, groups, layout, "x_shape")
     bias = check_bias(bias, geometry)
     check_method(method)
+    check_precision(precision)
     try:
         dtype = w.dtype if dtype is None else np.dtype(dtype)
-    except TypeError as error:
+    except Exception as error:
         raise TypeError(f"dtype must be a NumPy dtype, not {shown(dtype)}") from error
     check_dtype("x", dtype)
     return Plan(geometry, w, bias, dtype, method, resolve_threads(threads))

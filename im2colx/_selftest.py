@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from im2colx import _reference
-from im2colx._methods import methods
+from im2colx._methods import methods_for
 from im2colx.conv import conv2d, conv2d_grad_input, conv2d_grad_weight
 
 
@@ -100,18 +100,22 @@ def selftest(geometries=200, seed=0, progress=None):
             _reference.conv2d_grad_input(grad.astype(wide), w.astype(wide), x.shape, *case.geometry, layout),
             _reference.conv2d_grad_weight(x.astype(wide), grad.astype(wide), w.shape, *case.geometry, layout),
         )
-        for method in methods():
+        for method in methods_for(dtype):
             named = {"layout": layout, "method": method}
-            results = (
-                conv2d(x, w, *case.geometry, **named),
-                conv2d_grad_input(grad, w, x.shape, *case.geometry, **named),
-                conv2d_grad_weight(x, grad, w.shape, *case.geometry, **named),
-            )
-            for what, result, right in zip(("conv2d", "grad_input", "grad_weight"), results, expected, strict=True):
-                if np.array_equal(result, right):
+            calls = {
+                "conv2d": lambda named=named: conv2d(x, w, *case.geometry, **named),
+                "grad_input": lambda named=named: conv2d_grad_input(grad, w, x.shape, *case.geometry, **named),
+                "grad_weight": lambda named=named: conv2d_grad_weight(x, grad, w.shape, *case.geometry, **named),
+            }
+            for (what, call), right in zip(calls.items(), expected, strict=True):
+                try:
+                    trouble = None if np.array_equal(call(), right) else "not equal"
+                except Exception as error:  # whatever it is, it is what the self-test is for
+                    trouble = repr(error)
+                if trouble is None:
                     passed += 1
                 else:
-                    failures.append(f"{what}, method {method}, {dtype}, {layout}: {case}")
+                    failures.append(f"{what}, method {method}, {dtype}, {layout}: {case}: {trouble}")
         if progress is not None:
             progress(number + 1)
     return passed, failures

@@ -24,10 +24,12 @@ def _cgroup_quota(root=Path("/sys/fs/cgroup"), membership=Path("/proc/self/cgrou
     """CPU quota of version 2 or 1 control groups, the smallest on the path to the root; None if there is none."""
     quotas = []
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     for line in lines:
+        if line.count(":") < 2:
+            continue
         number, controllers, path = line.split(":", 2)
         folder = root if number == "0" else root / controllers
         if number != "0" and "cpu" not in controllers.split(","):

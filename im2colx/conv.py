@@ -2,6 +2,7 @@
 
 from im2colx import _plan
 from im2colx._geometry import Geometry, operand, resolve, shape
+from im2colx._methods import check_precision
 
 
 def conv2d(
@@ -15,6 +16,7 @@ def conv2d(
     bias=None,
     layout="NCHW",
     method="auto",
+    precision="standard",
     out=None,
     workspace=None,
     threads=None,
@@ -47,10 +49,14 @@ def conv2d(
         (F,), added to the result.
     layout : {"NCHW", "NHWC"}
         Order of the axes of x, w and the result.
-    method : {"auto", "indexed", "im2col", "naive"}
-        How it is computed; `methods` lists the names.  "naive": the direct loops.  "im2col": the whole Φ in memory, one
-        BLAS product for each group (channels first: and image).  "indexed": no Φ; the index map (Eq. 8) gathers blocks
-        of it into a tile of bounded size, each fed to BLAS.  "auto": the one that is estimated to be fastest.
+    method : {"auto", "implicit", "indexed", "im2col", "naive"}
+        How it is computed; `methods` lists the names.  "naive": the direct loops.  "im2col": the whole Φ in memory, then
+        products by BLAS.  "indexed": no Φ; the index map (Eq. 8) gathers blocks of it into a tile of bounded size, each
+        fed to BLAS.  "implicit": neither Φ nor BLAS; our own microkernels read x through the index map (float32 and
+        float64).  "auto": the one that is estimated to be fastest.
+    precision : {"exact", "standard", "fast"}
+        How much rounding a method may add to that of a plain dot product: none; a root-mean-square error of at most four
+        times that; more.  All methods of today round like a plain dot product, so the three mean the same.
     out : ndarray, optional
         Where to put the result: of its shape and dtype, writeable, not overlapping an input.  C-contiguous is fastest.
     workspace : int, optional
@@ -98,6 +104,7 @@ def conv2d(
     x, w = operand("x", x), operand("w", w)
     geometry = resolve(x.shape, w.shape, stride, pad, dilation, groups, layout)
     bias = _plan.check_bias(bias, geometry)
+    check_precision(precision)
     return _plan.execute("forward", geometry, x=x, w=w, bias=bias, out=out, method=method, workspace=workspace, threads=threads)
 
 

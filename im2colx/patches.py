@@ -1,5 +1,6 @@
 """The patch matrix Φ: materialised (im2col), its adjoint (col2im), and as an object that is never stored."""
 
+import math
 import operator
 
 import numpy as np
@@ -8,8 +9,10 @@ from im2colx import _core, _plan
 from im2colx._geometry import (
     check_elements,
     check_out,
+    check_rank,
     converted,
     is_regular,
+    layout_is_last,
     operand,
     per_axis,
     resolve,
@@ -22,6 +25,7 @@ from im2colx._threads import get_num_threads
 
 def patch_geometry(x_shape, kernel, stride, pad, dilation, layout, x_name="x"):
     """The geometry of one filter of the given kernel size over x."""
+    check_rank(x_name, x_shape, layout_is_last(layout))
     kernel = per_axis("kernel", kernel, 2)
     if len(x_shape) == 2:
         w_shape = kernel
@@ -140,7 +144,9 @@ def col2im(patches, x_shape, kernel, stride=1, pad=0, dilation=1, *, layout="NCH
     compute, result = result_dtypes(patches.dtype)
     typecode = "f4"
     if geometry.rows:
-        typecode = _plan.integer_sum_typecode(geometry.taps, patches, compute) if compute.kind == "i" else compute.str[1:]
+        typecode = compute.str[1:]
+        if compute.kind == "i":
+            typecode = _plan.integer_sum_typecode(_most_overlaps(geometry), patches, compute)
     dtype = np.dtype(typecode)
     x = np.zeros(geometry.x_shape, dtype)
     if geometry.rows:
@@ -148,6 +154,12 @@ def col2im(patches, x_shape, kernel, stride=1, pad=0, dilation=1, *, layout="NCH
         if dtype.kind == "i" and dtype != result and x.size:
             x = _plan.narrowed(x, result)
     return x.reshape(x_shape).astype(result, copy=False)
+
+
+def _most_overlaps(geometry):
+    """How many patches an element can lie in: on an axis, at most one for each tap, output, or step over the kernel."""
+    axes = zip(geometry.kernel, geometry.output, geometry.stride, geometry.dilation, strict=True)
+    return math.prod(min(k, o, d * (k - 1) // s + 1) for k, o, s, d in axes)
 
 
 class PatchMatrix:
@@ -193,11 +205,18 @@ class PatchMatrix:
     def __init__(self, x, kernel, stride=1, pad=0, dilation=1, *, layout="NCHW"):
         x = operand("x", x)
         self._geometry = patch_geometry(x.shape, kernel, stride, pad, dilation, layout)
-        self._x = self._geometry.full_image(converted("x", x, x.dtype.newbyteorder("=")))
-        self.shape = (self._geometry.rows, self._geometry.columns)
-        self.dtype = self._x.dtype
+        # A view of our own: the caller may give another shape or dtype to his array object.
+        self._x = self._geometry.full_image(converted("x", x, x.dtype.newbyteorder("="))).view()
 
     ndim = 2
+
+    @property
+    def shape(self):
+        return (self._geometry.rows, self._geometry.columns)
+
+    @property
+    def dtype(self):
+        return self._x.dtype
 
     def __repr__(self):
         return f"<PatchMatrix {self.shape[0]} x {self.shape[1]}, {self.dtype}>"
@@ -238,10 +257,10 @@ class PatchMatrix:
 
     def __getitem__(self, key):
         """Entries as NumPy would give them: integers, slices, integer arrays or masks for rows and columns."""
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        rows, columns = _two_keys(key)
         p, q = (_positions(part, size, name) for part, size, name in zip((rows, columns), self.shape, "pq", strict=True))
-        if p.ndim and q.ndim:
-            p = p[:, None]
+        if isinstance(rows, slice) and q.ndim or isinstance(columns, slice) and p.ndim:
+            p = p[:, None]  # otherwise two arrays go together entry by entry, as in NumPy
         n, c, i, j = self._map(p, q)
         g = self._geometry
         inside = (0 <= i) & (i < g.image[0]) & (0 <= j) & (j < g.image[1])
@@ -304,11 +323,24 @@ def _position(value, size, name):
     return position % size
 
 
+def _two_keys(key):
+    """The selections of rows and of columns."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    dots = [position for position, part in enumerate(keys) if part is Ellipsis]
+    if len(dots) == 1:
+        keys[dots[0] : dots[0] + 1] = [slice(None)] * (3 - len(keys))
+    if len(dots) > 1 or len(keys) > 2:
+        raise IndexError(f"Φ has two axes, but {shown(key)} selects along more")
+    return keys + [slice(None)] * (2 - len(keys))
+
+
 def _positions(key, size, name):
     """The positions that an integer, slice, integer array or mask selects."""
     if isinstance(key, slice):
         return np.arange(*key.indices(size))
-    if not isinstance(key, (np.ndarray, list)):
+    if isinstance(key, (bool, np.bool_)):
+        raise IndexError(f"{name} must be integers, a slice or a mask of {size}, not {key}")
+    if not isinstance(key, (np.ndarray, list)) or isinstance(key, np.ndarray) and key.ndim == 0:
         return np.asarray(_position(key, size, name))
     key = np.asarray(key)
     if key.dtype == bool and key.shape == (size,):

@@ -1,9 +1,10 @@
 """The one table of shapes.  Every test runs over methods × cases."""
 
 import im2colx
+from im2colx._methods import methods_for
 from im2colx._selftest import Case, random_case, small_integers
 
-__all__ = ["CASES", "FLOATS", "INTEGERS", "LAYOUTS", "Case", "methods", "random_case", "small_integers"]
+__all__ = ["CASES", "FLOATS", "INTEGERS", "LAYOUTS", "Case", "methods", "methods_for", "random_case", "small_integers"]
 
 CASES = [
     Case("one_pixel", 1, 1, 1, 1, 1, (1, 1)),

@@ -22,6 +22,14 @@ def virtual(*shape):
     return np.broadcast_to(np.float32(0), shape)
 
 
+class BadIndex:
+    def __index__(self):
+        raise RuntimeError("no")
+
+    def __repr__(self):
+        raise RuntimeError("nor this")
+
+
 X, W = o(1, 4, 8, 8), o(4, 4, 3, 3)
 Y = o(1, 4, 6, 6)
 
@@ -81,6 +89,8 @@ VALUE_ERRORS = {
     "layout": lambda: conv2d(X, W, layout="CHWN"),
     "layout_lower": lambda: conv2d(X, W, layout="nchw"),
     "method": lambda: conv2d(X, W, method="winograd3"),
+    "precision": lambda: conv2d(X, W, precision="sloppy"),
+    "plan_precision": lambda: plan_conv2d((1, 4, 8, 8), W, precision="sloppy"),
     "kernel_negative": lambda: im2col(X, (-1, 2)),
     "x_shape_negative": lambda: conv2d_grad_input(Y, W, (1, 4, -8, 8)),
     "workspace_0": lambda: conv2d(X, W, workspace=0),
@@ -98,6 +108,15 @@ VALUE_ERRORS = {
     "output_product": lambda: output_shape((2**20, 1, 2**22, 2**22), (2**20, 1, 1, 1)),
     "output_product_empty_batch": lambda: conv2d(np.empty((0, 1, 2**15, 2**15), "f4"), virtual(2**40, 1, 1, 1)),
     "col2im_shape_product": lambda: col2im(o(1, 1), (2**31, 2**31, 2**31, 4), 1),
+    "phi_bytes": lambda: conv2d(virtual(4, 1, 2**16 - 1, 2**16 - 1), virtual(1, 1, 2**15, 2**15), method="im2col"),
+    "padded_span": lambda: output_shape((1, 1, 5, 5), (1, 1, 3, 3), pad=2**50, dilation=2**50),
+    "x_product": lambda: output_shape((2**20, 2**20, 2**10, 1), (1, 2**20, 1, 1), stride=2**30),
+    "w_product": lambda: output_shape((1, 2**20, 2**10, 2**10), (2**20, 2**20, 2**9, 2**9)),
+    "im2col_one_axis": lambda: im2col(np.ones(5), 1),
+    "im2col_scalar": lambda: im2col(np.float32(1), 1),
+    "patches_one_axis": lambda: im2colx.PatchMatrix(np.ones(5), 1),
+    "ragged": lambda: conv2d([[1, 2], [3]], W),
+    "out_of_one_element": lambda: conv2d(X, W, out=np.lib.stride_tricks.as_strided(np.empty(1, "f4"), (1, 4, 6, 6), (0,) * 4)),
     "phi_product": lambda: im2col(virtual(1, 1, 2**20, 2**20), (2**10, 2**10)),
     "im2col_over_workspace": lambda: conv2d(X, W, method="im2col", workspace=100),
     # lists
@@ -128,7 +147,13 @@ TYPE_ERRORS = {
     "huge_python_int": lambda: conv2d([[2**70]], o(1, 1)),
     "masked": lambda: conv2d(np.ma.masked_array(o(2, 2)), o(1, 1)),
     "matrix": lambda: conv2d(np.asmatrix(o(2, 2)), o(1, 1)),
+    "layout_array": lambda: im2col(X, 3, layout=np.array(["NCHW", "NHWC"])),
+    "out_masked": lambda: conv2d(X, W, out=np.ma.masked_array(np.empty((1, 4, 6, 6), "f4"))),
+    "plan_dtype_comma": lambda: plan_conv2d((1, 4, 8, 8), W, dtype=","),
+    "method_bad_repr": lambda: conv2d(X, W, method=BadIndex()),
+    "kernel_bad_index": lambda: im2col(X, BadIndex()),
     "layout_none": lambda: conv2d(X, W, layout=None),
+    "precision_none": lambda: conv2d(X, W, precision=None),
     "method_none": lambda: conv2d(X, W, method=None),
     "out_list": lambda: conv2d(X, W, out=[0]),
     "threads_float": lambda: conv2d(X, W, threads=2.0),
@@ -157,14 +182,6 @@ def test_value_errors(call):
 def test_type_errors(call):
     with pytest.raises(TypeError):
         call()
-
-
-class BadIndex:
-    def __index__(self):
-        raise RuntimeError("no")
-
-    def __repr__(self):
-        raise RuntimeError("nor this")
 
 
 class BadArray:
@@ -295,6 +312,11 @@ def test_out_must_not_overlap_an_input():
             conv2d(buffer[0], w, out=out)
     with pytest.raises(ValueError, match="out overlaps w"):
         conv2d(o(1, 1, 1, 1), w, out=w)
+    bias = o(1)
+    with pytest.raises(ValueError, match="out overlaps bias"):
+        conv2d(o(1, 1, 1, 1), w, bias=bias, out=bias.reshape(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="out overlaps grad_y"):
+        conv2d_grad_input(buffer[0], w, (1, 1, 8, 8), out=buffer[0])
     with pytest.raises(ValueError, match="read-only"):
         conv2d(buffer[0], w, out=np.broadcast_to(np.float32(0), (1, 1, 8, 8)))
     interleaved = np.ones((1, 1, 8, 16), "f4")  # bounds overlap, elements do not

@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
-from cases import CASES, FLOATS, INTEGERS, LAYOUTS, methods, random_case, small_integers
+from cases import CASES, FLOATS, INTEGERS, LAYOUTS, methods, methods_for, random_case, small_integers
 
 import im2colx
 from im2colx import _core, _reference
 from im2colx._geometry import resolve
 from im2colx._methods import METHODS
+
+
+# Everything that _core.Problem can be: the kinds of the methods, and both orientations of the microkernels.
+KINDS = [(kind, "either") for kind in sorted({method.kind for method in METHODS})]
+KINDS += [("implicit", "pixels"), ("implicit", "filters")]
 
 
 def references(case, x, w, grad, bias, layout):
@@ -42,6 +47,8 @@ def check_equal(actual, expected):
 @pytest.mark.parametrize("method", methods())
 def test_every_case_is_exact(case, layout, method):
     for dtype in (*FLOATS, *INTEGERS):
+        if method not in methods_for(dtype):
+            continue
         x, w, grad, bias = operands(case, layout, dtype)
         y, grad_input, grad_weight = references(case, x, w, grad, bias, layout)
         named = {"layout": layout, "method": method}
@@ -56,50 +63,50 @@ def test_random_geometries_are_exact():
         case, layout, dtype = random_case(rng), LAYOUTS[number % 2], FLOATS[number // 2 % 4]
         x, w, grad, bias = operands(case, layout, dtype, number)
         y, grad_input, grad_weight = references(case, x, w, grad, bias, layout)
-        for method in methods():
+        for method in methods_for(dtype):
             named = {"layout": layout, "method": method}
             check_equal(im2colx.conv2d(x, w, *case.geometry, bias=bias, **named), y)
             check_equal(im2colx.conv2d_grad_input(grad, w, x.shape, *case.geometry, **named), grad_input)
             check_equal(im2colx.conv2d_grad_weight(x, grad, w.shape, *case.geometry, **named), grad_weight)
 
 
-@pytest.mark.parametrize("kind", sorted({method.kind for method in METHODS}))
+@pytest.mark.parametrize(("kind", "orientation"), KINDS)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("workspace", [16, 100, 1000, 10_000, 1 << 20])
-def test_every_cut_into_tiles_and_threads_is_exact(kind, threads, workspace):
+def test_every_cut_into_tiles_and_threads_is_exact(kind, orientation, threads, workspace):
     """Small problems run on one thread and in one tile; here the core is told to cut them all the same."""
     rng = np.random.default_rng(2)
     for number in range(40):
         case, layout = random_case(rng), LAYOUTS[number % 2]
-        x, w, grad, bias = operands(case, layout, "float64", number)
+        typecode = ("f8", "f4")[number // 2 % 2]
+        x, w, grad, bias = operands(case, layout, typecode, number)
         y, grad_input, grad_weight = references(case, x, w, grad, bias, layout)
         geometry = resolve(x.shape, w.shape, *case.geometry, layout)
 
         def problem(op, geometry=geometry):
-            return _core.Problem(geometry, op, "f8", kind, workspace, threads)
+            return _core.Problem(geometry, op, typecode, kind, workspace, threads, orientation=orientation)
 
-        result = np.full(y.shape, np.nan)  # what is not written shows
+        result = np.full(y.shape, np.nan, typecode)  # what is not written shows
         problem("forward").run(x, w, result, bias)
         check_equal(result, y)
-        result = np.zeros(x.shape)
+        result = np.full(x.shape, np.nan, typecode)
         problem("grad_input").run(result, w, grad)
         check_equal(result, grad_input)
-        result = np.full(w.shape, np.nan)
+        result = np.full(w.shape, np.nan, typecode)
         problem("grad_weight").run(x, result, grad)
         check_equal(result, grad_weight)
         if kind == "tile":
-            assert problem("forward").workspace_nbytes(x) <= max(workspace, 8)
-            assert problem("grad_input").workspace_nbytes(x) <= max(workspace, 8)
-            assert problem("grad_weight").workspace_nbytes(x) <= max(workspace, 8)
+            assert problem("forward").workspace_nbytes() <= max(workspace, 8)
+            assert problem("grad_input").workspace_nbytes() <= max(workspace, 8)
+            assert problem("grad_weight").workspace_nbytes() <= max(workspace, 8)
 
 
-@pytest.mark.parametrize("method", methods())
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("method", "dtype"), [(m, dtype) for dtype in FLOATS for m in methods_for(dtype)])
 def test_random_data_is_as_near_as_a_dot_product(method, dtype):
-    """Componentwise: |error| <= K eps (|x| * |w|), against the reference in twice the precision."""
+    """Componentwise: |error| <= min(K, 16) eps (|x| * |w|), against the reference in a wider type."""
     rng = np.random.default_rng(3)
     case = CASES[4]._replace(c=32, h=14, w=14, f=16)
-    wide = np.dtype("complex128" if dtype.startswith("c") else "float64")
+    wide = np.dtype("clongdouble" if dtype.startswith("c") else "longdouble")
 
     def data(shape):
         values = rng.standard_normal(shape)
@@ -109,18 +116,18 @@ def test_random_data_is_as_near_as_a_dot_product(method, dtype):
     exact = _reference.conv2d(x.astype(wide), w.astype(wide), *case.geometry)
     scale = _reference.conv2d(abs(x.astype(wide)), abs(w.astype(wide)), *case.geometry)
     error = abs(im2colx.conv2d(x, w, *case.geometry, method=method) - exact)
-    terms = case.c * 9 * (2 if wide.kind == "c" else 1)
-    assert (error <= terms * np.finfo(dtype).eps * scale + 1e-300).all()
-    assert error.max() > 0 or wide == np.dtype(dtype)
+    assert (error <= 16 * np.finfo(dtype).eps * scale).all()
+    assert error.max() > 0
 
 
 @pytest.mark.parametrize("method", methods())
 def test_gradients_are_adjoints(method):
-    """⟨conv(x, w), g⟩ = ⟨x, grad_input(g, w)⟩ = ⟨w, grad_weight(x, g)⟩ with conjugation, on complex data."""
+    """⟨conv(x, w), g⟩ = ⟨x, grad_input(g, w)⟩ = ⟨w, grad_weight(x, g)⟩, with conjugation on complex data."""
     rng = np.random.default_rng(4)
+    dtype = "complex128" if method in methods_for("complex128") else "float64"
     for number in range(30):
         case, layout = random_case(rng), LAYOUTS[number % 2]
-        x, w, grad, _ = operands(case, layout, "complex128", number)
+        x, w, grad, _ = operands(case, layout, dtype, number)
         named = {"layout": layout, "method": method}
         y = im2colx.conv2d(x, w, *case.geometry, **named)
         inner = np.vdot(grad, y)
@@ -213,6 +220,10 @@ def test_promotion(method):
     }
     for (a, b), result in expected.items():
         for left, right in ((a, b), (b, a)):
+            if method not in methods_for(a, b):
+                with pytest.raises(ValueError, match="cannot take this call: its microkernels are for float32 and float64"):
+                    im2colx.conv2d(np.ones((1, 2, 4, 4), left), np.ones((3, 2, 3, 3), right), method=method)
+                continue
             x, w = np.ones((1, 2, 4, 4), left), np.ones((3, 2, 3, 3), right)
             y = im2colx.conv2d(x, w, method=method)
             assert y.dtype == result
@@ -231,7 +242,7 @@ def test_float16_is_rounded_once():
     assert plan(x, out=out) is out and out.item() == 4096
 
 
-@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("method", methods_for("int8"))
 def test_integers_never_wrap(method):
     def conv(x, w, dtype, bias=None):
         n = len(x)
@@ -292,9 +303,10 @@ def awkward_views(array):
     yield "field of a record", record["value"]
 
 
-@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize(
+    ("method", "dtype"), [(m, d) for d in ("float32", "complex64", "float64", "complex128", "int16") for m in methods_for(d)]
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float32", "complex64", "float64", "complex128", "int16"])
 def test_any_strides_alignment_and_byte_order(method, layout, dtype):
     case = CASES[15]
     x, w, grad, bias = operands(case, layout, dtype)

@@ -61,7 +61,7 @@ def test_by_definition(name, dtype):
         assert p.dtype == dtype
         for index in np.ndindex(p.shape):
             expected = DEFINITIONS[name](float(before[i][index]), [float(step[i][index]) for step in gradients])
-            assert p[index] == pytest.approx(expected, rel=50 * np.finfo(dtype).eps, abs=50 * np.finfo(dtype).eps)
+            assert p[index] == pytest.approx(expected, rel=50 * float(np.finfo(dtype).eps), abs=50 * float(np.finfo(dtype).eps))
 
 
 @settings(deadline=None)

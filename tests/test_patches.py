@@ -1,5 +1,7 @@
 """im2col, col2im and PatchMatrix against the index map written out."""
 
+import warnings
+
 import numpy as np
 import pytest
 from cases import CASES, FLOATS, INTEGERS, LAYOUTS, random_case, small_integers
@@ -91,6 +93,9 @@ def test_col2im_types():
         np.testing.assert_array_equal(result, [[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     with pytest.raises(OverflowError):
         col2im(np.full((4, 4), 2**62), (3, 3), 2)
+    x = np.full((4, 4), 2**62)  # patches that do not overlap: no sums
+    np.testing.assert_array_equal(col2im(im2col(x, 2, 2), (4, 4), 2, 2), x)
+    assert col2im(np.array([[-(2**63)]]), (1, 1), 1).item() == -(2**63)
     np.testing.assert_array_equal(col2im(np.full((4, 4), 2**60), (3, 3), 2)[1], [2**61, 2**62, 2**61])
 
 
@@ -126,14 +131,15 @@ def test_patch_matrix_selections():
     x = np.arange(2 * 3 * 5 * 6.0).reshape(2, 3, 5, 6)
     phi, stored = PatchMatrix(x, 3, 2, 1), im2col(x, 3, 2, 1)
     mask = stored[0] > 0
-    for key in (3, -1, slice(2, 9, 3), (slice(None), 4), (2, slice(None)), (slice(1, 4), slice(5, 20, 2)),
+    for key in (..., (..., 2), (2, ...), (), ([0, 1], [2, 3]), np.array(3), 3, -1, slice(2, 9, 3), (slice(None), 4), (2, slice(None)), (slice(1, 4), slice(5, 20, 2)),
                 ([1, 3, -2], slice(None)), (np.array([0, 5]), 2), (slice(None), mask)):  # fmt: skip
         np.testing.assert_array_equal(phi[key], stored[key])
     for key in ((18, 0), (0, 27), ([0, 18], 0), -19):
         with pytest.raises(IndexError, match="only (18 rows|27 columns)"):
             phi[key]
-    with pytest.raises(IndexError):
-        phi[0, [[0, 1]]]
+    for key in ((0, [[0, 1]]), (1, 2, 3), (..., ...), True):
+        with pytest.raises(IndexError):
+            phi[key]
     with pytest.raises(TypeError, match="p must be an integer"):
         phi.index(0.5, 0)
     with pytest.raises(ValueError, match="copy"):
@@ -159,6 +165,19 @@ def test_patch_matrix_follows_x():
     phi = PatchMatrix(x, 2)
     x[1, 1] = 5
     assert phi[0, 3] == 5
+
+
+def test_patch_matrix_is_its_own():
+    """Its sizes guard the core: neither they nor the array behind them can be changed from outside."""
+    x = np.zeros((1, 1, 8, 8))
+    phi = PatchMatrix(x, 3)
+    for name in ("shape", "dtype"):
+        with pytest.raises(AttributeError):
+            setattr(phi, name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of setting a shape
+        x.shape = (64,)
+    assert phi.toarray().shape == (36, 9)
 
 
 def test_the_index_map_of_the_paper():

@@ -1,0 +1,634 @@
+/* "implicit": convolution without a patch matrix or a tile of it. The microkernels read x through the index map.
+ *
+ * Two orientations of the same sum (microkernels/microkernel.h):
+ *
+ *   pixels in lanes    channels first. A vector holds neighbouring outputs of a row; with the padded rows of x one after
+ *                      another, a run of outputs goes on from row to row, so that a tap is a constant shift of it. The few
+ *                      outputs that fall between two rows are computed and dropped at the store. w is read where it lies.
+ *   filters in lanes   any layout. A vector holds neighbouring filters, from panels of w [q][lanes]; x is only broadcast, so
+ *                      outputs may lie anywhere and none is wasted. With channels last w is such a panel already;
+ *                      otherwise a plan has packed it, or a piece of it is packed when it is needed.
+ *
+ * x is read where it lies if nothing is padded; otherwise each task copies the padded rows that it needs (slab.h).
+ * The gradient with respect to x is this convolution again, of the gradient of y with the filters turned round, one for each
+ * stride phase of x. The gradient with respect to w is in implicit_weight.c.
+ *
+ * Bits do not depend on threads, batch, alignment or orientation: an output is one sum over q in a fixed order.
+ */
+#include "implicit.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Entries of the inner tables: together 8 KiB, a corner of the first-level cache. */
+enum { INNER = 512 };
+/* A slab of one thread: half of a second-level cache of 1 MiB. */
+enum { SLAB_BYTES = 512 << 10 };
+/* Outputs of a task with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums. */
+enum { BAND_PIXELS = 256 };
+
+/* ---- Tables ----------------------------------------------------------------------------------------------------- */
+
+/* How q is cut. Channels first: channels with all their taps, or the rows of a large kernel. Channels last: all of them, or
+ * the channels of a tap. */
+static void cut_sum(const im2colx_geometry *g, int is_last, ptrdiff_t *chunks, ptrdiff_t *length)
+{
+    const ptrdiff_t taps = taps_of(g), columns = taps * g->channels;
+    if (columns <= INNER) {
+        *chunks = 1;
+        *length = columns;
+    } else if (is_last) {
+        *chunks = taps;
+        *length = g->channels;
+    } else if (taps > 2 * INNER) {
+        *chunks = g->channels * g->kernel[0] * g->kernel[1];
+        *length = g->kernel[2];
+    } else {
+        *length = max_size(1, INNER / taps) * taps;
+        *chunks = divide_up(columns, *length);
+    }
+}
+
+ptrdiff_t table_entries(const im2colx_geometry *g, int is_last)
+{
+    ptrdiff_t chunks, length;
+    cut_sum(g, is_last, &chunks, &length);
+    return 2 * (chunks + length);
+}
+
+/* Offsets of q = (channel, tap) or (tap, channel) in x's layout and in w. */
+static void offsets_of(const im2colx_geometry *g, int is_last, const slab_layout *x, const im2colx_tensor *w, ptrdiff_t q,
+                       ptrdiff_t *in_x, ptrdiff_t *in_w)
+{
+    const ptrdiff_t taps = taps_of(g);
+    const ptrdiff_t c = is_last ? q % g->channels : q / taps, t = is_last ? q / g->channels : q % taps;
+    ptrdiff_t k[IM2COLX_AXES];
+    unflatten(t, g->kernel, k);
+    *in_x = c * x->channel + slab_tap(g, x, k);
+    *in_w = c * w->channel + k[0] * w->space[0] + k[1] * w->space[1] + k[2] * w->space[2];
+}
+
+offset_tables make_tables(const im2colx_geometry *g, int is_last, const slab_layout *x, const im2colx_tensor *w,
+                          ptrdiff_t *memory)
+{
+    offset_tables o;
+    cut_sum(g, is_last, &o.chunks, &o.length);
+    o.last_length = g->channels * taps_of(g) - (o.chunks - 1) * o.length;
+    o.x_inner = memory;
+    o.w_inner = o.x_inner + o.length;
+    o.x_chunk = o.w_inner + o.length;
+    o.w_chunk = o.x_chunk + o.chunks;
+    for (ptrdiff_t r = 0; r < o.length; r++) offsets_of(g, is_last, x, w, r, &o.x_inner[r], &o.w_inner[r]);
+    for (ptrdiff_t s = 0; s < o.chunks; s++) offsets_of(g, is_last, x, w, s * o.length, &o.x_chunk[s], &o.w_chunk[s]);
+    return o;
+}
+
+/* ---- A convolution and its tasks --------------------------------------------------------------------------------- */
+
+typedef struct {
+    const im2colx_call *call;
+    const im2colx_geometry *g;
+    const microkernel *kernel;
+    const char *packed;       /* panels of w, or NULL */
+    int is_last;
+    int is_filters;           /* filters in lanes */
+    int is_slab;              /* x is copied; otherwise read where it lies */
+    int is_w_panel;           /* w is a panel as it lies: filters are neighbours, and whole vectors */
+    ptrdiff_t size;           /* bytes of an element */
+    ptrdiff_t w_group;        /* elements of w from group to group */
+    slab_layout layout;
+    offset_tables tables;
+    ptrdiff_t band[IM2COLX_AXES]; /* outputs of a task: all of some axes, a part of others */
+    ptrdiff_t bands[IM2COLX_AXES];
+    ptrdiff_t filter_parts, tasks;
+    int threads;
+    ptrdiff_t slab_elements, scratch_elements, panel_elements; /* of a thread */
+    char *slabs, *scratches, *panels;
+} convolution;
+
+/* Cuts the outputs into bands, rows first, until a slab fits and a band has at most `pixels`. */
+static void cut_bands(convolution *s, ptrdiff_t pixels)
+{
+    const im2colx_geometry *g = s->g;
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) s->band[axis] = g->output[axis];
+    for (;;) {
+        s->layout = layout_of_slab(g, g->channels, s->band, !s->is_filters, s->is_last, s->size);
+        const ptrdiff_t outputs = s->band[0] * s->band[1] * s->band[2];
+        if ((!s->is_slab || s->layout.elements * s->size <= SLAB_BYTES) && outputs <= pixels) break;
+        int axis = 0;
+        while (axis < IM2COLX_AXES - 1 && s->band[axis] == 1) axis++;
+        if (s->band[axis] == 1) break;
+        s->band[axis] = divide_up(s->band[axis], 2);
+    }
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) {
+        s->bands[axis] = divide_up(g->output[axis], s->band[axis]);
+        s->band[axis] = divide_up(g->output[axis], s->bands[axis]);
+    }
+    s->layout = s->is_slab ? layout_of_slab(g, g->channels, s->band, !s->is_filters, s->is_last, s->size)
+                           : layout_of_image(g, &s->call->x);
+    /* Whole vectors are read beyond the last element of a run. */
+    s->slab_elements = s->is_slab ? divide_up(s->layout.elements + MICRO_VECTORS * s->kernel->lanes, 16) * 16 : 0;
+}
+
+/* What a task computes: some outputs of one image, for some filters of one group. */
+typedef struct {
+    ptrdiff_t n, g, filter_part;
+    ptrdiff_t first[IM2COLX_AXES], count[IM2COLX_AXES]; /* outputs */
+    const char *x;                                      /* what tap 0 of the first output reads */
+} piece;
+
+static piece take_piece(const convolution *s, ptrdiff_t task, int worker)
+{
+    piece p;
+    p.filter_part = task % s->filter_parts;
+    task /= s->filter_parts;
+    for (int axis = IM2COLX_AXES - 1; axis >= 0; axis--) {
+        p.first[axis] = task % s->bands[axis] * s->band[axis];
+        p.count[axis] = min_size(s->band[axis], s->g->output[axis] - p.first[axis]);
+        task /= s->bands[axis];
+    }
+    p.g = task % s->g->groups;
+    p.n = task / s->g->groups;
+    im2colx_tensor x = s->call->x;
+    x.data = (char *)x.data + (p.n * x.outer + p.g * s->g->channels * x.channel) * s->size;
+    if (s->is_slab) {
+        char *slab = s->slabs + worker * s->slab_elements * s->size;
+        fill_slab(s->g, &s->layout, &x, s->g->channels, p.first, s->kernel, slab);
+        p.x = slab;
+    } else {
+        ptrdiff_t offset = 0;
+        for (int axis = 0; axis < IM2COLX_AXES; axis++)
+            offset += p.first[axis] * s->layout.step[axis] - s->g->pad[axis] * x.space[axis];
+        p.x = (char *)x.data + offset * s->size;
+    }
+    return p;
+}
+
+/* Chunks `begin` to begin + count of the sum. */
+static micro_sum part_of_sum(const offset_tables *o, int is_weight_left, ptrdiff_t begin, ptrdiff_t count)
+{
+    micro_sum sum = {.chunks = min_size(count, o->chunks - begin), .length = o->length};
+    sum.last_length = begin + sum.chunks == o->chunks ? o->last_length : o->length;
+    sum.a_chunk = (is_weight_left ? o->w_chunk : o->x_chunk) + begin;
+    sum.b_chunk = (is_weight_left ? o->x_chunk : o->w_chunk) + begin;
+    sum.a_inner = is_weight_left ? o->w_inner : o->x_inner;
+    sum.b_inner = is_weight_left ? o->x_inner : o->w_inner;
+    return sum;
+}
+
+static char *y_at(const convolution *s, const piece *p, ptrdiff_t f, ptrdiff_t o0, ptrdiff_t o1)
+{
+    const im2colx_tensor *y = &s->call->y;
+    return (char *)y->data + (p->n * y->outer + (p->g * s->g->filters + f) * y->channel + (p->first[0] + o0) * y->space[0]
+                              + (p->first[1] + o1) * y->space[1] + p->first[2] * y->space[2]) * s->size;
+}
+
+static const char *bias_at(const convolution *s, const piece *p, ptrdiff_t f)
+{
+    return s->call->bias ? (const char *)s->call->bias + (p->g * s->g->filters + f) * s->size : NULL;
+}
+
+/* ---- Pixels in lanes ---------------------------------------------------------------------------------------------- */
+
+/* A run of outputs: `rows` rows of `columns` outputs, `pitch` elements apart in x, and so `length` elements long. */
+typedef struct {
+    ptrdiff_t rows, columns, pitch, length;
+    ptrdiff_t o0, o1;
+} output_run;
+
+/* Where the outputs of a tile go that begins `start` elements into the run and uses `used` of them. */
+static micro_places places_of(const output_run *run, ptrdiff_t start, ptrdiff_t used, ptrdiff_t y_pitch, int lanes)
+{
+    micro_places places = {.vectors = (int)divide_up(used, lanes)};
+    ptrdiff_t row = start / run->pitch, column = start % run->pitch;
+    for (int j = 0; j < places.vectors; j++) {
+        places.to[j] = row * y_pitch + column;
+        if (column >= run->columns) places.to[j] = (row + 1) * y_pitch;
+        for (int lane = 0; lane < lanes && j * lanes + lane < used; lane++) {
+            if (column < run->columns) places.keep[j] |= 1u << lane;
+            if (++column == run->pitch) {
+                column = 0;
+                row++;
+            }
+        }
+    }
+    return places;
+}
+
+/* Rows of y that do not follow one another, or with strides: row by row. */
+static void store_by_rows(const convolution *s, const output_run *run, ptrdiff_t start, ptrdiff_t used, const char *c,
+                          ptrdiff_t ldc, ptrdiff_t mr, char *y)
+{
+    const im2colx_tensor *t = &s->call->y;
+    for (ptrdiff_t v = 0; v < used;) {
+        const ptrdiff_t row = (start + v) / run->pitch, column = (start + v) % run->pitch;
+        const ptrdiff_t n = min_size(used - v, run->pitch - column), kept = min_size(n, run->columns - column);
+        if (kept > 0)
+            s->kernel->store(c + v * s->size, ldc, mr, kept, y + (row * t->space[1] + column * t->space[2]) * s->size,
+                             t->channel, t->space[2]);
+        v += n;
+    }
+}
+
+static void compute_run(const convolution *s, const piece *p, const output_run *run, char *scratch, im2colx_job *job)
+{
+    const microkernel *kernel = s->kernel;
+    const im2colx_tensor *y = &s->call->y;
+    const ptrdiff_t size = s->size, lanes = kernel->lanes, at_once = piece_chunks(&s->tables);
+    const ptrdiff_t f_begin = even_cut(s->g->filters, s->filter_parts, p->filter_part);
+    const ptrdiff_t f_end = even_cut(s->g->filters, s->filter_parts, p->filter_part + 1);
+    const ptrdiff_t blocks = divide_up(f_end - f_begin, MICRO_ROWS);
+    const ptrdiff_t vectors = divide_up(run->length, lanes), tiles = divide_up(vectors, kernel->vectors);
+    const char *x = p->x + (run->o0 * s->layout.step[0] + run->o1 * s->layout.step[1]) * size;
+    const int is_packed_y = y->space[2] == 1 && (run->rows == 1 || y->space[1] == run->columns);
+    const int is_dense = is_packed_y && (run->rows == 1 || run->pitch == run->columns);
+    for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+        const ptrdiff_t nv = even_cut(vectors, tiles, tile + 1) - even_cut(vectors, tiles, tile);
+        ptrdiff_t start = even_cut(vectors, tiles, tile) * lanes;
+        /* The last tile moves back to end with the run: x or y may end there. */
+        if (start + nv * lanes > run->length && run->length >= nv * lanes) start = run->length - nv * lanes;
+        const ptrdiff_t used = min_size(nv * lanes, run->length - start);
+        const int is_direct = is_dense && used == nv * lanes;
+        const ptrdiff_t ldc = is_direct ? y->channel : nv * lanes;
+        const micro_places places = places_of(run, start, used, y->space[1], (int)lanes);
+        if (im2colx_stopped(job)) return;
+        for (ptrdiff_t block = 0; block < blocks; block++) {
+            const ptrdiff_t f = f_begin + even_cut(f_end - f_begin, blocks, block);
+            const ptrdiff_t mr = f_begin + even_cut(f_end - f_begin, blocks, block + 1) - f;
+            const void *a[MICRO_ROWS];
+            for (ptrdiff_t i = 0; i < mr; i++)
+                a[i] = (const char *)s->call->w.data + (p->g * s->w_group + (f + i) * s->call->w.outer) * size;
+            char *to = y_at(s, p, f, run->o0, run->o1), *c = is_direct ? to + start * size : scratch;
+            const char *bias = bias_at(s, p, f);
+            if (bias) kernel->fill(c, ldc, mr, nv * lanes, bias, 1, 0);
+            for (ptrdiff_t chunk = 0; chunk < s->tables.chunks; chunk += at_once) {
+                const micro_sum sum = part_of_sum(&s->tables, 1, chunk, at_once);
+                kernel->function[mr - 1][nv - 1](&sum, a, x + start * size, c, ldc, bias || chunk);
+            }
+            if (is_direct) continue;
+            if (is_packed_y) kernel->store_kept(c, ldc, mr, &places, to, y->channel);
+            else store_by_rows(s, run, start, used, c, ldc, mr, to);
+        }
+    }
+}
+
+static void pixels_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+{
+    const convolution *s = argument;
+    const piece p = take_piece(s, task, worker);
+    char *scratch = s->scratches + worker * s->scratch_elements * s->size;
+    const ptrdiff_t pitch = s->layout.step[1];
+    /* Rows run together if those of x follow one another; the element behind a row is then the next one's, or is dropped. */
+    const int is_joined = pitch >= p.count[2];
+    output_run run = {.rows = is_joined ? p.count[1] : 1, .columns = p.count[2], .pitch = is_joined ? pitch : p.count[2]};
+    run.length = (run.rows - 1) * run.pitch + run.columns;
+    if (run.rows == 1) run.pitch = run.columns;
+    for (run.o0 = 0; run.o0 < p.count[0]; run.o0++)
+        for (run.o1 = 0; run.o1 < p.count[1]; run.o1 += run.rows) compute_run(s, &p, &run, scratch, job);
+}
+
+/* ---- Filters in lanes --------------------------------------------------------------------------------------------- */
+
+/* Columns `begin` to `end` of a panel: to[q][lane] = w[f + lane][q], zero beyond `filled` filters. */
+static void pack_panel(const offset_tables *o, const microkernel *kernel, const char *w, ptrdiff_t w_outer, ptrdiff_t filled,
+                       ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to)
+{
+    const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(kernel->type);
+    for (ptrdiff_t q = begin; q < end; q++, to += width * size) {
+        const ptrdiff_t offset = o->w_chunk[q / o->length] + o->w_inner[q % o->length];
+        kernel->pack_row(w + offset * size, w_outer, filled, width, to);
+    }
+}
+
+static void filters_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+{
+    const convolution *s = argument;
+    const im2colx_geometry *g = s->g;
+    const microkernel *kernel = s->kernel;
+    const im2colx_tensor *y = &s->call->y;
+    const offset_tables *o = &s->tables;
+    const ptrdiff_t size = s->size, lanes = kernel->lanes, at_once = piece_chunks(o);
+    const piece p = take_piece(s, task, worker);
+    const ptrdiff_t columns = g->channels * taps_of(g), width = panel_width(g->filters, kernel);
+    const ptrdiff_t vectors = divide_up(g->filters, lanes), panels = panels_of(g->filters, kernel);
+    const ptrdiff_t pixels = p.count[0] * p.count[1] * p.count[2], blocks = divide_up(pixels, MICRO_ROWS);
+    char *scratch = s->scratches + worker * s->scratch_elements * size;
+    char *buffer = s->panels + worker * s->panel_elements * size;
+    for (ptrdiff_t panel = even_cut(panels, s->filter_parts, p.filter_part);
+         panel < even_cut(panels, s->filter_parts, p.filter_part + 1); panel++) {
+        const ptrdiff_t f = even_cut(vectors, panels, panel) * lanes;
+        const ptrdiff_t nv = even_cut(vectors, panels, panel + 1) - even_cut(vectors, panels, panel);
+        const ptrdiff_t filled = min_size(nv * lanes, g->filters - f);
+        const char *w = (const char *)s->call->w.data + (p.g * s->w_group + f * s->call->w.outer) * size;
+        const char *packed = s->packed + (p.g * panels + panel) * width * columns * size;
+        const char *bias = bias_at(s, &p, f);
+        if (bias) kernel->fill(scratch, width, pixels, filled, bias, 0, 1);
+        for (ptrdiff_t chunk = 0; chunk < o->chunks; chunk += at_once) {
+            micro_sum sum = part_of_sum(o, 0, chunk, at_once);
+            const ptrdiff_t begin = chunk * o->length, end = begin + (sum.chunks - 1) * sum.length + sum.last_length;
+            const char *b = w;
+            if (s->packed) {
+                b = packed;
+            } else if (!s->is_w_panel) {
+                pack_panel(o, kernel, w, s->call->w.outer, filled, width, begin, end, buffer);
+                b = buffer - begin * width * size;
+            }
+            if (!s->is_w_panel || s->packed) { /* in a panel, column follows column */
+                sum.b_chunk = o->w_chunk + o->chunks + chunk;
+                sum.b_inner = o->w_chunk + 2 * o->chunks;
+            }
+            ptrdiff_t at[IM2COLX_AXES] = {0, 0, 0};
+            for (ptrdiff_t block = 0; block < blocks; block++) {
+                const ptrdiff_t i0 = even_cut(pixels, blocks, block), mr = even_cut(pixels, blocks, block + 1) - i0;
+                const void *a[MICRO_ROWS];
+                if (im2colx_stopped(job)) return;
+                for (ptrdiff_t i = 0; i < mr; i++) {
+                    a[i] = p.x + (at[0] * s->layout.step[0] + at[1] * s->layout.step[1] + at[2] * s->layout.step[2]) * size;
+                    if (++at[2] == p.count[2]) next_row(p.count, at);
+                }
+                kernel->function[mr - 1][nv - 1](&sum, a, b, scratch + i0 * width * size, width, bias || chunk);
+            }
+        }
+        ptrdiff_t at[IM2COLX_AXES] = {0, 0, 0};
+        for (ptrdiff_t i = 0; i < pixels; i += p.count[2], next_row(p.count, at))
+            kernel->store(scratch + i * width * size, width, p.count[2], filled, y_at(s, &p, f, at[0], at[1]), y->space[2],
+                          y->channel);
+    }
+}
+
+/* ---- Choice ------------------------------------------------------------------------------------------------------- */
+
+int needs_padding(const im2colx_geometry *g)
+{
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) {
+        const ptrdiff_t last = map_axis(g, axis, g->output[axis] - 1, g->kernel[axis] - 1);
+        if (g->pad[axis] > 0 || last >= g->image[axis]) return 1;
+    }
+    return 0;
+}
+
+/* Cycles of one core for all of the work, by orientation: two vector products a cycle; what a store, a copied or a packed
+ * element costs was measured on a Zen 5. Only which is less matters. */
+static double estimate(const convolution *s)
+{
+    const im2colx_geometry *g = s->g;
+    const double columns = (double)g->channels * (double)taps_of(g), filters = (double)g->filters;
+    const double bands = (double)(s->bands[0] * s->bands[1] * s->bands[2]);
+    const double slab = s->is_slab ? bands * (double)s->layout.elements * (s->layout.is_cut && g->stride[2] > 1 ? 0.5 : 0.15) : 0;
+    double cycles = slab;
+    if (s->is_filters) {
+        const double vectors = (double)divide_up(g->filters, s->kernel->lanes), pixels = (double)outputs_of(g);
+        const double narrow = vectors < 2 ? 1.5 : vectors < 3 ? 1.15 : 1.0; /* too few sums at once for the latency */
+        cycles += pixels * (vectors * columns / 2 * narrow + filters * (s->call->y.channel == 1 ? 0.1 : 0.75));
+        if (!s->packed && !s->is_w_panel) cycles += bands * filters * columns * 1.0;
+    } else {
+        const ptrdiff_t pitch = s->layout.step[1];
+        const int is_joined = pitch >= s->band[2];
+        const ptrdiff_t length = is_joined ? (s->band[1] - 1) * pitch + s->band[2] : s->band[2];
+        const double vectors = bands * (double)s->band[0] * (is_joined ? 1.0 : (double)s->band[1])
+                               * (double)divide_up(length, s->kernel->lanes);
+        cycles += vectors * filters * (columns / 2 + (is_joined && pitch == s->band[2] ? 1 : 3));
+    }
+    return cycles;
+}
+
+static void prepare(convolution *s)
+{
+    const im2colx_geometry *g = s->g;
+    const im2colx_tensor *x = &s->call->x;
+    const ptrdiff_t nr = s->kernel->lanes * s->kernel->vectors;
+    s->is_slab = needs_padding(g);
+    s->is_w_panel = s->call->w.outer == 1 && g->filters % s->kernel->lanes == 0;
+    if (!s->is_filters) {
+        const ptrdiff_t length = (g->output[1] - 1) * x->space[1] + g->output[2];
+        /* Read in place only with neighbours in a row, where no vector reads beyond the end, and not with a power of two
+         * from channel to channel, which would crowd a few sets of the cache. */
+        s->is_slab |= g->stride[0] != 1 || g->stride[1] != 1 || g->stride[2] != 1 || x->space[2] != 1
+                      || x->space[1] < g->output[2] || length < nr
+                      || (x->channel * s->size % 2048 == 0 && g->channels > 8 && g->filters > MICRO_ROWS);
+    }
+    cut_bands(s, s->is_filters ? BAND_PIXELS : PTRDIFF_MAX);
+    s->tasks = g->batch * g->groups * s->bands[0] * s->bands[1] * s->bands[2];
+    s->filter_parts = 1;
+    /* An even share for every thread: bands first, and where they are few, filters. */
+    if (s->tasks < 8 * s->threads && s->tasks % s->threads) {
+        const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
+        s->filter_parts = min_size(most, s->threads);
+        s->tasks *= s->filter_parts;
+    }
+    const ptrdiff_t width = s->is_filters ? panel_width(g->filters, s->kernel) : nr;
+    s->scratch_elements = (s->is_filters ? s->band[0] * s->band[1] * s->band[2] : MICRO_ROWS) * width;
+    ptrdiff_t chunks, length;
+    cut_sum(g, s->is_last, &chunks, &length);
+    const ptrdiff_t columns = max_size(1, PIECE_COLUMNS / length) * length;
+    s->panel_elements = s->is_filters && !s->packed && !s->is_w_panel ? width * min_size(columns, chunks * length) : 0;
+}
+
+static ptrdiff_t lines(ptrdiff_t bytes) { return divide_up(bytes, 64) * 64; }
+
+/* Bytes of the tables, with those of a panel behind them. */
+static ptrdiff_t table_bytes(const convolution *s)
+{
+    return lines(2 * table_entries(s->g, s->is_last) * (ptrdiff_t)sizeof(ptrdiff_t));
+}
+
+static ptrdiff_t workspace_of(const convolution *s)
+{
+    return table_bytes(s) + lines((s->slab_elements + s->scratch_elements + s->panel_elements) * s->size) * s->threads;
+}
+
+/* The better orientation, or the one that was asked for. */
+static convolution choose(const im2colx_call *call, const im2colx_implicit_options *options)
+{
+    convolution s = {.call = call, .g = &call->geometry, .kernel = find_microkernel(call->type)};
+    s.packed = options->packed;
+    s.is_last = options->order == IM2COLX_CHANNELS_LAST;
+    s.size = (ptrdiff_t)im2colx_itemsize(call->type);
+    s.w_group = call->geometry.filters * call->w.outer;
+    s.threads = im2colx_workers(IM2COLX_MAX_THREADS, call->threads);
+    s.is_filters = s.is_last || options->orientation == IM2COLX_FILTERS_IN_LANES;
+    prepare(&s);
+    if (s.is_last || options->orientation != IM2COLX_EITHER) return s;
+    convolution other = s;
+    other.is_filters = 1;
+    prepare(&other);
+    return estimate(&s) <= estimate(&other) ? s : other;
+}
+
+/* ---- Forward ------------------------------------------------------------------------------------------------------ */
+
+static im2colx_status convolve(convolution *s)
+{
+    char *memory = aligned_alloc(64, (size_t)workspace_of(s));
+    if (!memory) return IM2COLX_NO_MEMORY;
+    s->tables = make_tables(s->g, s->is_last, &s->layout, &s->call->w, (ptrdiff_t *)memory);
+    const ptrdiff_t width = panel_width(s->g->filters, s->kernel);
+    ptrdiff_t *panel_chunk = s->tables.w_chunk + s->tables.chunks, *panel_inner = panel_chunk + s->tables.chunks;
+    for (ptrdiff_t c = 0; c < s->tables.chunks; c++) panel_chunk[c] = c * s->tables.length * width;
+    for (ptrdiff_t r = 0; r < s->tables.length; r++) panel_inner[r] = r * width;
+    s->slabs = memory + table_bytes(s);
+    s->scratches = s->slabs + s->slab_elements * s->threads * s->size;
+    s->panels = s->scratches + s->scratch_elements * s->threads * s->size;
+    const im2colx_status status = im2colx_run(s->tasks, s->threads, s->is_filters ? filters_task : pixels_task, s, s->call->poll);
+    free(memory);
+    return status;
+}
+
+size_t im2colx_packed_bytes(const im2colx_geometry *g, im2colx_type type)
+{
+    const microkernel *kernel = find_microkernel(type);
+    return (size_t)(g->groups * panels_of(g->filters, kernel) * panel_width(g->filters, kernel) * g->channels * taps_of(g))
+           * im2colx_itemsize(type);
+}
+
+im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed)
+{
+    const im2colx_geometry *g = &call->geometry;
+    const microkernel *kernel = find_microkernel(call->type);
+    const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(call->type), columns = g->channels * taps_of(g);
+    const ptrdiff_t vectors = divide_up(g->filters, kernel->lanes), panels = panels_of(g->filters, kernel);
+    const ptrdiff_t width = panel_width(g->filters, kernel);
+    const int is_last = order == IM2COLX_CHANNELS_LAST;
+    ptrdiff_t *memory = malloc((size_t)table_entries(g, is_last) * sizeof(ptrdiff_t));
+    if (!memory) return IM2COLX_NO_MEMORY;
+    const slab_layout none = {.phases = {1, 1, 1}};
+    const offset_tables tables = make_tables(g, is_last, &none, &call->w, memory);
+    for (ptrdiff_t group = 0; group < g->groups; group++)
+        for (ptrdiff_t panel = 0; panel < panels; panel++) {
+            const ptrdiff_t f = even_cut(vectors, panels, panel) * kernel->lanes;
+            const ptrdiff_t end = even_cut(vectors, panels, panel + 1) * kernel->lanes;
+            pack_panel(&tables, kernel, (const char *)call->w.data + (group * g->filters + f) * call->w.outer * size,
+                       call->w.outer, min_size(end, g->filters) - f, width, 0, columns,
+                       (char *)packed + (group * panels + panel) * width * columns * size);
+        }
+    free(memory);
+    return IM2COLX_OK;
+}
+
+/* ---- Gradient with respect to x ------------------------------------------------------------------------------------ */
+
+static ptrdiff_t greatest_divisor(ptrdiff_t a, ptrdiff_t b)
+{
+    while (b) {
+        const ptrdiff_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* The elements i = stride*m + phase of x, on one axis. Only taps k = k0 + step*j reach them, from outputs
+ * o = m + shift - j*dilation: a convolution of stride 1 with the taps in reverse. Returns 0 if there are none. */
+static int phase_axis(im2colx_call *part, const im2colx_geometry *g, int axis, ptrdiff_t phase)
+{
+    const ptrdiff_t s = g->stride[axis], d = g->dilation[axis], divisor = greatest_divisor(s, d), step = s / divisor;
+    ptrdiff_t k0 = 0;
+    while (k0 < step && (phase + g->pad[axis] - k0 * d) % s) k0++;
+    if (k0 == step || k0 >= g->kernel[axis] || phase >= g->image[axis]) return 0;
+    im2colx_geometry *to = &part->geometry;
+    const ptrdiff_t taps = (g->kernel[axis] - 1 - k0) / step + 1;
+    to->image[axis] = g->output[axis];
+    to->output[axis] = (g->image[axis] - phase - 1) / s + 1;
+    to->kernel[axis] = taps;
+    to->stride[axis] = 1;
+    to->dilation[axis] = d / divisor;
+    to->pad[axis] = (taps - 1) * to->dilation[axis] - (phase + g->pad[axis] - k0 * d) / s;
+    const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(part->type);
+    part->w.data = (char *)part->w.data + (k0 + (taps - 1) * step) * part->w.space[axis] * size;
+    part->w.space[axis] *= -step;
+    part->y.data = (char *)part->y.data + phase * part->y.space[axis] * size;
+    part->y.space[axis] *= s;
+    return 1;
+}
+
+/* Elements of x that no tap reaches. */
+static void zero_phase(const im2colx_call *call, const ptrdiff_t phase[IM2COLX_AXES])
+{
+    const im2colx_geometry *g = &call->geometry;
+    const size_t size = im2colx_itemsize(call->type);
+    for (ptrdiff_t image = 0; image < g->batch * g->groups * g->channels; image++) {
+        const ptrdiff_t n = image / (g->groups * g->channels), c = image % (g->groups * g->channels);
+        for (ptrdiff_t i0 = phase[0]; i0 < g->image[0]; i0 += g->stride[0])
+            for (ptrdiff_t i1 = phase[1]; i1 < g->image[1]; i1 += g->stride[1])
+                for (ptrdiff_t i2 = phase[2]; i2 < g->image[2]; i2 += g->stride[2])
+                    memset((char *)call->x.data + (n * call->x.outer + c * call->x.channel + i0 * call->x.space[0]
+                                                   + i1 * call->x.space[1] + i2 * call->x.space[2]) * (ptrdiff_t)size, 0, size);
+    }
+}
+
+static im2colx_status convolve_phase(convolution *s, void *unused)
+{
+    (void)unused;
+    return convolve(s);
+}
+
+/* Calls `each` for every stride phase of x as a convolution of the gradient of y. */
+static im2colx_status for_phases(const im2colx_call *call, const im2colx_implicit_options *options,
+                                 im2colx_status (*each)(convolution *, void *), void *argument)
+{
+    const im2colx_geometry *g = &call->geometry;
+    const im2colx_implicit_options plain = {.order = options->order, .orientation = options->orientation};
+    for (ptrdiff_t phase = 0; phase < g->stride[0] * g->stride[1] * g->stride[2]; phase++) {
+        ptrdiff_t at[IM2COLX_AXES];
+        unflatten(phase, g->stride, at);
+        im2colx_call part = *call;
+        part.op = IM2COLX_FORWARD;
+        part.x = call->y;
+        part.y = call->x;
+        part.w.outer = call->w.channel;
+        part.w.channel = call->w.outer;
+        part.geometry.channels = g->filters;
+        part.geometry.filters = g->channels;
+        int is_reached = 1;
+        for (int axis = 0; axis < IM2COLX_AXES && is_reached; axis++) is_reached = phase_axis(&part, g, axis, at[axis]);
+        if (!is_reached) {
+            if (each == convolve_phase) zero_phase(call, at);
+            continue;
+        }
+        convolution s = choose(&part, &plain);
+        s.w_group = g->filters * call->w.outer;
+        const im2colx_status status = each(&s, argument);
+        if (status) return status;
+    }
+    return IM2COLX_OK;
+}
+
+static im2colx_status add_facts(convolution *s, void *facts_)
+{
+    im2colx_implicit_facts *facts = facts_;
+    if ((size_t)workspace_of(s) > facts->workspace_bytes) facts->workspace_bytes = (size_t)workspace_of(s);
+    facts->cycles += estimate(s) * (double)(s->g->batch * s->g->groups) + 400.0 * (double)s->tasks;
+    facts->is_filters_in_lanes = s->is_filters;
+    facts->is_slab = s->is_slab;
+    facts->tasks += s->tasks;
+    return IM2COLX_OK;
+}
+
+/* ---- Entry points --------------------------------------------------------------------------------------------------- */
+
+im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options)
+{
+    if (call->op == IM2COLX_GRAD_WEIGHT) return implicit_grad_weight(call, options->order, NULL);
+    if (call->op == IM2COLX_GRAD_INPUT) return for_phases(call, options, convolve_phase, NULL);
+    convolution s = choose(call, options);
+    return convolve(&s);
+}
+
+im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const im2colx_implicit_options *options)
+{
+    im2colx_implicit_facts facts = {.workspace_bytes = 0};
+    const microkernel *kernel = find_microkernel(call->type);
+    facts.isa = kernel->isa;
+    facts.rows = MICRO_ROWS;
+    facts.columns = kernel->lanes * kernel->vectors;
+    if (call->op == IM2COLX_GRAD_WEIGHT) {
+        implicit_grad_weight(call, options->order, &facts);
+    } else if (call->op == IM2COLX_GRAD_INPUT) {
+        for_phases(call, options, add_facts, &facts);
+    } else {
+        convolution s = choose(call, options);
+        add_facts(&s, &facts);
+    }
+    return facts;
+}

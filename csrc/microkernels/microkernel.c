@@ -1,0 +1,135 @@
+/* The table of microkernels: a row for each type and instruction set, best first. */
+#include "microkernel.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+#if defined(__x86_64__)
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define AVX2 __attribute__((target("avx2,fma")))
+
+/* Compressed in a register, then a masked store: the one instruction that does both is slow on Zen. */
+#define COMPRESS_F32(y, c, keep)                                                                                    \
+    do {                                                                                                            \
+        const __m512 kept = _mm512_maskz_compress_ps((__mmask16)(keep), _mm512_loadu_ps(c));                        \
+        _mm512_mask_storeu_ps(y, (__mmask16)((1u << __builtin_popcount(keep)) - 1), kept);                          \
+    } while (0)
+#define COMPRESS_F64(y, c, keep)                                                                                    \
+    do {                                                                                                            \
+        const __m512d kept = _mm512_maskz_compress_pd((__mmask8)(keep), _mm512_loadu_pd(c));                        \
+        _mm512_mask_storeu_pd(y, (__mmask8)((1u << __builtin_popcount(keep)) - 1), kept);                           \
+    } while (0)
+
+#define NAME f32_avx512
+#define COMPRESS COMPRESS_F32
+#define ISA "avx512"
+#define LEVEL LEVEL_AVX512
+#define T float
+#define TYPE IM2COLX_F32
+#define BYTES 64
+#define VECTORS 4
+#define TARGET AVX512
+#include "template.h"
+
+#define NAME f64_avx512
+#define COMPRESS COMPRESS_F64
+#define ISA "avx512"
+#define LEVEL LEVEL_AVX512
+#define T double
+#define TYPE IM2COLX_F64
+#define BYTES 64
+#define VECTORS 4
+#define TARGET AVX512
+#include "template.h"
+
+/* Sixteen registers: six rows of two vectors, two of b and one of a. */
+#define NAME f32_avx2
+#define ISA "avx2"
+#define LEVEL LEVEL_AVX2
+#define T float
+#define TYPE IM2COLX_F32
+#define BYTES 32
+#define VECTORS 2
+#define TARGET AVX2
+#include "template.h"
+
+#define NAME f64_avx2
+#define ISA "avx2"
+#define LEVEL LEVEL_AVX2
+#define T double
+#define TYPE IM2COLX_F64
+#define BYTES 32
+#define VECTORS 2
+#define TARGET AVX2
+#include "template.h"
+#endif
+
+/* NEON has thirty-two registers; SSE2, and who knows what elsewhere, sixteen. */
+#if defined(__aarch64__)
+#define ISA_128 "neon"
+#define VECTORS_128 4
+#else
+#define ISA_128 "sse2"
+#define VECTORS_128 2
+#endif
+
+#define NAME f32_simd128
+#define ISA ISA_128
+#define LEVEL LEVEL_SIMD128
+#define T float
+#define TYPE IM2COLX_F32
+#define BYTES 16
+#define VECTORS VECTORS_128
+#define TARGET
+#include "template.h"
+
+#define NAME f64_simd128
+#define ISA ISA_128
+#define LEVEL LEVEL_SIMD128
+#define T double
+#define TYPE IM2COLX_F64
+#define BYTES 16
+#define VECTORS VECTORS_128
+#define TARGET
+#include "template.h"
+
+/* Vectors of one element: plain C. */
+#define NAME f32_scalar
+#define ISA "scalar"
+#define LEVEL LEVEL_SCALAR
+#define T float
+#define TYPE IM2COLX_F32
+#define BYTES 4
+#define VECTORS 2
+#define TARGET
+#include "template.h"
+
+#define NAME f64_scalar
+#define ISA "scalar"
+#define LEVEL LEVEL_SCALAR
+#define T double
+#define TYPE IM2COLX_F64
+#define BYTES 8
+#define VECTORS 2
+#define TARGET
+#include "template.h"
+
+static const microkernel *const table[] = {
+#if defined(__x86_64__)
+    &row_f32_avx512, &row_f64_avx512, &row_f32_avx2, &row_f64_avx2,
+#endif
+    &row_f32_simd128, &row_f64_simd128, &row_f32_scalar, &row_f64_scalar,
+};
+
+const microkernel *find_microkernel(im2colx_type type)
+{
+    const int level = cpu_level();
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i]->type == type && table[i]->level <= level) return table[i];
+    return NULL;
+}
