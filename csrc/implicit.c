@@ -25,6 +25,8 @@
 enum { INNER = 512 };
 /* A slab of one thread: half of a second-level cache of 1 MiB. */
 enum { SLAB_BYTES = 512 << 10 };
+/* A workspace up to this size is on the stack: a tiny call takes less than an allocation. */
+enum { SMALL_WORKSPACE = 8 << 10 };
 /* Outputs of a task with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums. */
 enum { BAND_PIXELS = 256 };
 
@@ -350,9 +352,12 @@ static void filters_task(void *argument, ptrdiff_t task, int worker, im2colx_job
                 kernel->function[mr - 1][nv - 1](&sum, a, b, scratch + i0 * width * size, width, bias || chunk);
             }
         }
+        /* Rows of y that follow one another are one long row. */
+        const int is_one_row = y->space[2] == 1 && p.count[0] == 1 && (p.count[1] == 1 || y->space[1] == p.count[2]);
+        const ptrdiff_t row = is_one_row ? pixels : p.count[2];
         ptrdiff_t at[IM2COLX_AXES] = {0, 0, 0};
-        for (ptrdiff_t i = 0; i < pixels; i += p.count[2], next_row(p.count, at))
-            kernel->store(scratch + i * width * size, width, p.count[2], filled, y_at(s, &p, f, at[0], at[1]), y->space[2],
+        for (ptrdiff_t i = 0; i < pixels; i += row, next_row(p.count, at))
+            kernel->store(scratch + i * width * size, width, row, filled, y_at(s, &p, f, at[0], at[1]), y->space[2],
                           y->channel);
     }
 }
@@ -380,7 +385,7 @@ static double estimate(const convolution *s)
     if (s->is_filters) {
         const double vectors = (double)divide_up(g->filters, s->kernel->lanes), pixels = (double)outputs_of(g);
         const double narrow = vectors < 2 ? 1.5 : vectors < 3 ? 1.15 : 1.0; /* too few sums at once for the latency */
-        cycles += pixels * (vectors * columns / 2 * narrow + filters * (s->call->y.channel == 1 ? 0.1 : 0.75));
+        cycles += pixels * (vectors * columns / 2 * narrow + filters * 0.3);
         if (!s->packed && !s->is_w_panel) cycles += bands * filters * columns * 1.0;
     } else {
         const ptrdiff_t pitch = s->layout.step[1];
@@ -460,7 +465,9 @@ static convolution choose(const im2colx_call *call, const im2colx_implicit_optio
 
 static im2colx_status convolve(convolution *s)
 {
-    char *memory = aligned_alloc(64, (size_t)workspace_of(s));
+    _Alignas(64) char small[SMALL_WORKSPACE];
+    const ptrdiff_t bytes = workspace_of(s);
+    char *memory = bytes <= SMALL_WORKSPACE ? small : aligned_alloc(64, (size_t)bytes);
     if (!memory) return IM2COLX_NO_MEMORY;
     s->tables = make_tables(s->g, s->is_last, &s->layout, &s->call->w, (ptrdiff_t *)memory);
     const ptrdiff_t width = panel_width(s->g->filters, s->kernel);
@@ -471,7 +478,7 @@ static im2colx_status convolve(convolution *s)
     s->scratches = s->slabs + s->slab_elements * s->threads * s->size;
     s->panels = s->scratches + s->scratch_elements * s->threads * s->size;
     const im2colx_status status = im2colx_run(s->tasks, s->threads, s->is_filters ? filters_task : pixels_task, s, s->call->poll);
-    free(memory);
+    if (memory != small) free(memory);
     return status;
 }
 

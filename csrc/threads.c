@@ -15,8 +15,9 @@
 #include <stdatomic.h>
 #include <time.h>
 
-/* About 10 microseconds: a wake-up from sleep costs 5 to 50. */
-enum { SPINS = 400 };
+/* How long a thread spins before it sleeps. A wake-up costs 5 to 50 microseconds, more in a virtual machine; calls in a row
+ * follow one another within this time, and then need none. */
+enum { SPIN_NANOSECONDS = 50000, SPINS_A_LOOK = 16 };
 
 /* The caller asks its poll this often; DESIGN asks for 50 ms, and a task between two looks may take some ms. */
 enum { POLL_NANOSECONDS = 15000000 };
@@ -34,7 +35,7 @@ struct im2colx_job {
     ptrdiff_t tasks;
     atomic_ptrdiff_t next;
     atomic_int status; /* an im2colx_status; not OK: stop */
-    atomic_int busy;   /* workers still in this job */
+    atomic_uint busy;  /* workers still in this job */
     im2colx_poll poll;
     pthread_t caller;
     struct timespec polled;
@@ -59,6 +60,26 @@ static inline void relax(void)
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+static long nanoseconds_since(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - start->tv_sec) * 1000000000L + (now.tv_nsec - start->tv_nsec);
+}
+
+/* Spins until the counter is no longer (is_left) or at last (!is_left) `value`, or the time is up. */
+static void spin(const atomic_uint *counter, unsigned value, int is_left)
+{
+    struct timespec start;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do {
+        for (int i = 0; i < SPINS_A_LOOK; i++) {
+            if ((atomic_load_explicit(counter, memory_order_acquire) == value) != is_left) return;
+            relax();
+        }
+    } while (nanoseconds_since(&start) < SPIN_NANOSECONDS);
 }
 
 static void ask_poll(im2colx_job *job)
@@ -99,8 +120,7 @@ static void *worker_main(void *number)
     const int me = (int)(ptrdiff_t)number;
     unsigned seen = 0; /* workers are born before the generation they are wanted in, and generations start at 1 */
     for (;;) {
-        for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool.generation, memory_order_relaxed) == seen; spin++)
-            relax();
+        spin(&pool.generation, seen, 1);
         pthread_mutex_lock(&pool.lock);
         while (atomic_load_explicit(&pool.generation, memory_order_relaxed) == seen)
             pthread_cond_wait(&pool.started, &pool.lock);
@@ -167,7 +187,7 @@ static void publish(im2colx_job *job, int helpers)
 /* Waits until no worker is in the job, or this process is no longer the one that had `forks` forks behind it. */
 static void await_workers(im2colx_job *job, unsigned forks)
 {
-    for (int spin = 0; spin < SPINS && atomic_load_explicit(&job->busy, memory_order_acquire); spin++) relax();
+    spin(&job->busy, 0, 0);
     while (atomic_load_explicit(&job->busy, memory_order_acquire) && atomic_load(&pool.forks) == forks) {
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
@@ -190,7 +210,7 @@ im2colx_status im2colx_run(ptrdiff_t tasks, int threads, im2colx_work work, void
         const unsigned forks = atomic_load(&pool.forks);
         hire(helpers);
         if (helpers > pool.size) helpers = pool.size;
-        atomic_store(&job.busy, helpers);
+        atomic_store(&job.busy, (unsigned)helpers);
         if (helpers) publish(&job, helpers);
         take_tasks(&job, 0);
         await_workers(&job, forks);

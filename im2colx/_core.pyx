@@ -6,6 +6,7 @@ Nothing is checked here that ``_geometry`` has checked: arrays have the right sh
 cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from libc.stddef cimport ptrdiff_t, size_t
+from libc.string cimport memcmp, memset
 
 from libc.stdint cimport PTRDIFF_MAX
 
@@ -246,6 +247,7 @@ cdef class Problem:
     cdef im2colx_call call
     cdef im2colx_product_options options
     cdef im2colx_implicit_options implicit
+    cdef im2colx_orientation asked
     cdef bint is_loops, is_last, is_blas, is_implicit, is_worth_releasing
     cdef str what
 
@@ -271,6 +273,11 @@ cdef class Problem:
         self.implicit.orientation = {"either": IM2COLX_EITHER, "pixels": IM2COLX_PIXELS_IN_LANES,
                                      "filters": IM2COLX_FILTERS_IN_LANES}[orientation]
         self.implicit.packed = NULL
+        self.asked = self.implicit.orientation
+        if self.is_implicit and self.call.op == IM2COLX_FORWARD and not self.is_last and orientation == "either":
+            # Decided once, for contiguous arrays, not in every call.
+            self.implicit.orientation = (IM2COLX_FILTERS_IN_LANES if self.explain()["lanes"] == "filters"
+                                         else IM2COLX_PIXELS_IN_LANES)
         self.is_blas = not self.is_loops and not self.is_implicit and self.options.matmul != NULL
         if self.options.matmul == NULL:
             self.options.matmul = im2colx_matmul_i32 if typecode == "i4" else im2colx_matmul_i64
@@ -289,6 +296,7 @@ cdef class Problem:
         """What "implicit" will do with contiguous arrays, as a dict."""
         cdef im2colx_call call = self.call
         cdef im2colx_implicit_options options = self.implicit
+        options.orientation = self.asked
         fill_contiguous(&call, self.is_last)
         if is_packed:
             options.packed = <const void *>&call  # only whether it is there is asked
@@ -319,6 +327,7 @@ cdef class Problem:
         cdef im2colx_status status
         if packed is not None:
             implicit.packed = cnp.PyArray_DATA(packed)
+            implicit.orientation = IM2COLX_FILTERS_IN_LANES
         fill_image(&call.x, x, self.is_last)
         fill_weight(&call.w, w, self.is_last)
         fill_image(&call.y, y, self.is_last)
@@ -337,10 +346,242 @@ cdef class Problem:
                 release_threads()
         check_status(status, self.what)
 
+    cpdef object quick(self, x, w, bias, out, packed):
+        """Forward on arrays that need no conversion, with all axes; None if they are not such arrays."""
+        cdef im2colx_call call
+        cdef im2colx_implicit_options implicit
+        cdef im2colx_status status
+        cdef cnp.ndarray y
+        cdef cnp.npy_intp[4] shape
+        cdef im2colx_geometry *g = &self.call.geometry
+        cdef int typenum = cnp.NPY_FLOAT32 if self.call.type == IM2COLX_F32 else cnp.NPY_FLOAT64
+        cdef int channel = 3 if self.is_last else 1, space = 1 if self.is_last else 2
+        if not is_plain(x, 4) or cnp.PyArray_TYPE(<cnp.ndarray>x) != typenum or g.batch == 0 or g.image[1] * g.image[2] == 0:
+            return None
+        if self.call.type != IM2COLX_F32 and self.call.type != IM2COLX_F64:
+            return None
+        shape[0] = g.batch
+        shape[channel] = g.groups * g.channels
+        shape[space] = g.image[1]
+        shape[space + 1] = g.image[2]
+        if memcmp(shape, cnp.PyArray_DIMS(<cnp.ndarray>x), sizeof(shape)) != 0:
+            return None
+        if bias is not None:
+            if not is_plain(bias, 1) or cnp.PyArray_TYPE(<cnp.ndarray>bias) != typenum \
+                    or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>bias) \
+                    or cnp.PyArray_DIM(<cnp.ndarray>bias, 0) != g.groups * g.filters:
+                return None
+        shape[channel] = g.groups * g.filters
+        shape[space] = g.output[1]
+        shape[space + 1] = g.output[2]
+        if out is None:
+            y = cnp.PyArray_EMPTY(4, shape, typenum, 0)
+        else:
+            if not is_plain(out, 4) or cnp.PyArray_TYPE(<cnp.ndarray>out) != typenum \
+                    or not cnp.PyArray_ISCARRAY(<cnp.ndarray>out) \
+                    or memcmp(shape, cnp.PyArray_DIMS(<cnp.ndarray>out), sizeof(shape)) != 0 \
+                    or may_overlap(<cnp.ndarray>out, <cnp.ndarray>x) or may_overlap(<cnp.ndarray>out, <cnp.ndarray>w) \
+                    or (bias is not None and may_overlap(<cnp.ndarray>out, <cnp.ndarray>bias)):
+                return None
+            y = <cnp.ndarray>out
+        call = self.call
+        implicit = self.implicit
+        fill_image(&call.x, <cnp.ndarray>x, self.is_last)
+        fill_weight(&call.w, <cnp.ndarray>w, self.is_last)
+        fill_image(&call.y, y, self.is_last)
+        if bias is not None:
+            call.bias = cnp.PyArray_DATA(<cnp.ndarray>bias)
+        if packed is not None:
+            implicit.packed = cnp.PyArray_DATA(<cnp.ndarray>packed)
+            implicit.orientation = IM2COLX_FILTERS_IN_LANES
+        if self.is_blas:
+            hold_threads()
+        if self.is_worth_releasing:
+            with nogil:
+                status = self.dispatch(&call, &implicit)
+        else:
+            status = self.dispatch(&call, &implicit)
+        if self.is_blas:
+            release_threads()
+        if status != IM2COLX_OK or self.is_worth_releasing:
+            check_status(status, self.what)
+        return y
+
     cdef im2colx_status dispatch(self, const im2colx_call *call, const im2colx_implicit_options *implicit) noexcept nogil:
         if self.is_implicit:
             return im2colx_implicit(call, implicit)
         return im2colx_loops(call) if self.is_loops else im2colx_product(call, &self.options)
+
+
+# ---- The short way ----------------------------------------------------------------------------------------------------
+#
+# A call that was made before, on arrays that need no conversion, goes from Python's arguments to C in about a microsecond:
+# no Geometry, no recipe, no temporary.  Whatever is unusual in any respect returns None here and goes the long way, which
+# alone knows all rules and gives all errors.
+
+cdef enum:
+    REMEMBERED = 128  # calls; a later one takes the place of an earlier one with the same hash
+
+cdef struct Key:
+    Py_ssize_t[4] x, w
+    Py_ssize_t[2] stride, dilation
+    Py_ssize_t[4] pad
+    Py_ssize_t groups, threads
+    int typenum, layout, method, word
+
+_METHOD_CODES = {}
+_PAD_CODES = {"valid": 1, "same": 2, "same_upper": 3, "same_lower": 4, "half": 5, "full": 6}
+_LAYOUT_CODES = {"NCHW": 0, "NHWC": 1}
+_PRECISION_CODES = {"exact": 0, "standard": 1, "fast": 2}
+
+cdef Key[REMEMBERED] _keys
+_remembered = [None] * REMEMBERED  # a Problem for each key
+
+
+cdef inline bint pair_of(object value, Py_ssize_t *to) except -1:
+    """An exact int, or a tuple of two: as two numbers.  False for anything else."""
+    if type(value) is int:
+        if not -(1 << 31) < value < (1 << 31):
+            return False
+        to[0] = to[1] = value
+        return True
+    if type(value) is tuple and len(<tuple>value) == 2:
+        first, second = <tuple>value
+        if type(first) is int and type(second) is int and 0 <= first < (1 << 31) and 0 <= second < (1 << 31):
+            to[0] = first
+            to[1] = second
+            return True
+    return False
+
+
+cdef inline bint is_plain(object value, int axes):
+    """An exact ndarray of float32 or float64, aligned and of native byte order, with so many axes."""
+    return (type(value) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>value) == axes
+            and (cnp.PyArray_TYPE(<cnp.ndarray>value) == cnp.NPY_FLOAT32
+                 or cnp.PyArray_TYPE(<cnp.ndarray>value) == cnp.NPY_FLOAT64)
+            and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>value))
+
+
+cdef bint key_of(Key *key, x, w, stride, pad, dilation, groups, layout, method, precision, threads) except -1:
+    """The key of a call; False if it cannot have one."""
+    cdef int axis
+    if not is_plain(x, 4) or not is_plain(w, 4) or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>w):
+        return False
+    key.typenum = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    if cnp.PyArray_TYPE(<cnp.ndarray>w) != key.typenum or type(groups) is not int or not 0 < groups < (1 << 31):
+        return False
+    for axis in range(4):
+        key.x[axis] = cnp.PyArray_DIM(<cnp.ndarray>x, axis)
+        key.w[axis] = cnp.PyArray_DIM(<cnp.ndarray>w, axis)
+    key.groups = groups
+    key.word = 0
+    if not pair_of(stride, key.stride) or not pair_of(dilation, key.dilation):
+        return False
+    if type(pad) is str:
+        key.word = _PAD_CODES.get(pad, 0)
+        if key.word == 0:
+            return False
+        key.pad[0] = key.pad[1] = key.pad[2] = key.pad[3] = 0
+    elif pair_of(pad, key.pad):
+        key.pad[2] = key.pad[3] = 0
+    elif type(pad) is tuple and len(<tuple>pad) == 2 and pair_of((<tuple>pad)[0], key.pad) \
+            and pair_of((<tuple>pad)[1], key.pad + 2) and type((<tuple>pad)[0]) is tuple and type((<tuple>pad)[1]) is tuple:
+        key.word = -1  # by side
+    else:
+        return False
+    if type(layout) is not str or type(method) is not str or type(precision) is not str:
+        return False
+    key.layout = _LAYOUT_CODES.get(layout, -1)
+    key.method = _METHOD_CODES.get(method, -1)
+    key.threads = 0
+    if threads is not None:
+        if type(threads) is not int or not 0 < threads <= IM2COLX_MAX_THREADS:
+            return False
+        key.threads = threads
+    return key.layout >= 0 and key.method >= 0 and precision in _PRECISION_CODES
+
+
+cdef unsigned slot_of(const Key *key) noexcept nogil:
+    """FNV-1a over the words of the key."""
+    cdef const unsigned int *words = <const unsigned int *>key
+    cdef unsigned long long value = 14695981039346656037ULL
+    cdef size_t i
+    for i in range(sizeof(Key) // sizeof(unsigned int)):
+        value = (value ^ words[i]) * 1099511628211ULL
+    return <unsigned>(value >> 32) % REMEMBERED
+
+
+def remember(Problem problem, x, w, stride, pad, dilation, groups, layout, method, precision, threads):
+    """Keep the problem of a call for `quick_conv2d`, if the call is of the simple kind."""
+    cdef Key key
+    cdef unsigned slot
+    memset(&key, 0, sizeof(Key))
+    if key_of(&key, x, w, stride, pad, dilation, groups, layout, method, precision, threads):
+        slot = slot_of(&key)
+        _keys[slot] = key
+        _remembered[slot] = problem
+
+
+def forget():
+    """Empty what `remember` keeps: the number of threads, which the problems hold, has changed."""
+    _remembered[:] = [None] * REMEMBERED
+
+
+def quick_conv2d(x, w, stride, pad, dilation, groups, bias, layout, method, precision, out, workspace, threads):
+    """conv2d, or None if the call must go the long way."""
+    cdef Key key
+    cdef unsigned slot
+    if workspace is not None:
+        return None
+    memset(&key, 0, sizeof(Key))
+    if not key_of(&key, x, w, stride, pad, dilation, groups, layout, method, precision, threads):
+        return None
+    slot = slot_of(&key)
+    problem = _remembered[slot]
+    if problem is None or memcmp(&key, &_keys[slot], sizeof(Key)) != 0:
+        return None
+    return (<Problem>problem).quick(x, w, bias, out, None)
+
+
+cdef class PreparedCall:
+    """What a Plan holds for the short way; a subclass gives `long_call(x, out)`, the long one."""
+
+    cdef Problem problem
+    cdef object w, bias, packed
+    cdef bint is_quick
+
+    def prepare(self, Problem problem, w, bias, packed, bint is_quick):
+        self.problem = problem
+        self.w, self.bias, self.packed = w, bias, packed
+        self.is_quick = is_quick
+
+    def __call__(self, x, out=None):
+        if self.is_quick:
+            y = self.problem.quick(x, self.w, self.bias, out, self.packed)
+            if y is not None:
+                return y
+        return self.long_call(x, out)
+
+
+cdef inline void bounds_of(cnp.ndarray array, size_t *low, size_t *high) noexcept:
+    """The bytes that an array lies in: low <= address < high."""
+    cdef int axis
+    cdef ptrdiff_t reach
+    low[0] = high[0] = <size_t>cnp.PyArray_DATA(array)
+    for axis in range(cnp.PyArray_NDIM(array)):
+        reach = (cnp.PyArray_DIM(array, axis) - 1) * cnp.PyArray_STRIDE(array, axis)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+    high[0] += cnp.PyArray_ITEMSIZE(array)
+
+
+cdef inline bint may_overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef size_t a_low, a_high, b_low, b_high
+    bounds_of(a, &a_low, &a_high)
+    bounds_of(b, &b_low, &b_high)
+    return a_low < b_high and b_low < a_high
 
 
 def im2col(geometry, cnp.ndarray x, cnp.ndarray patches, int threads):

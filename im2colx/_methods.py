@@ -97,7 +97,7 @@ def _whole_phi_declines(op, geometry, typecode, workspace):
 
 
 def _loop_seconds(op, geometry, typecode):
-    return (100 + 1.2 * loop_steps(op, geometry)) * 1e-9
+    return (300 + 1.5 * loop_steps(op, geometry)) * 1e-9
 
 
 def _tile_seconds(op, geometry, typecode):
@@ -113,7 +113,7 @@ def _whole_seconds(op, geometry, typecode):
 
 def _implicit_seconds(op, geometry, typecode):
     cycles = _core.Problem(geometry, op, typecode, "implicit", 0, 1).explain()["cycles"]
-    return (400 + 0.25 * cycles) * 1e-9
+    return (300 + 0.25 * cycles) * 1e-9
 
 
 METHODS = (
@@ -147,6 +147,7 @@ METHODS = (
     Method("naive", "loops", "the direct loops: the definition, and the baseline", 20_000, False, _never, _loop_seconds),
 )
 _BY_NAME = {method.name: method for method in METHODS}
+_core._METHOD_CODES.update({name: code for code, name in enumerate(["auto", *_BY_NAME])})
 
 
 def methods():

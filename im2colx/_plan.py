@@ -205,8 +205,12 @@ def execute(
 # ---- Plan -----------------------------------------------------------------------------------------------------------
 
 
-class Plan:
+class Plan(_core.PreparedCall):
     """A convolution prepared for one shape and one set of weights: made by `plan_conv2d`, called like a function.
+
+    ``plan(x, out=None)`` gives the convolution of `x`, an array of the plan's shape and dtype, as `conv2d` gives it;
+    `out`, if given, must be of the result's shape and dtype, writeable, and not overlap `x`.  It raises ValueError for
+    another shape or an unfit `out`, and TypeError for another dtype.
 
     Attributes
     ----------
@@ -234,6 +238,8 @@ class Plan:
         self._packed = None
         if self._recipe.method.kind == "implicit" and self._recipe.problem.explain(True)["lanes"] == "filters":
             self._packed = self._recipe.problem.pack(geometry.full_weight(self._w))
+        is_quick = geometry.given == "batch" and self._dtype == self._compute and self._compute.str[1:] in ("f4", "f8")
+        self.prepare(self._recipe.problem, self._w, self._bias, self._packed, is_quick)
         for array in (self._w, self._bias, self._packed):
             if array is not None:
                 array.flags.writeable = False
@@ -266,27 +272,8 @@ class Plan:
     def nbytes(self):
         return sum(array.nbytes for array in (self._w, self._bias, self._packed) if array is not None)
 
-    def __call__(self, x, out=None):
-        """The convolution of `x`, as `conv2d` gives it.
-
-        Parameters
-        ----------
-        x : array_like
-            Of the plan's shape and dtype.
-        out : ndarray, optional
-            Where to put the result: of its shape and dtype, writeable, not overlapping `x`.
-
-        Returns
-        -------
-        ndarray
-
-        Raises
-        ------
-        ValueError
-            If the shape of `x` is not the plan's, or `out` does not fit.
-        TypeError
-            If the dtype of `x` is not the plan's.
-        """
+    def long_call(self, x, out):
+        """A call in full: every check, every error."""
         x = operand("x", x)
         if x.shape != self.x_shape:
             raise ValueError(f"x has shape {x.shape}, but the plan was made for {self.x_shape}")

@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 
+from im2colx import _core
 from im2colx._core import MAX_THREADS
 from im2colx._geometry import integer
 
@@ -98,6 +99,7 @@ def set_num_threads(n):
     >>> im2colx.set_num_threads(before)
     """
     global _threads
+    _core.forget()
     _threads = integer("n", n, most=MAX_THREADS)
 
 

@@ -1,8 +1,9 @@
 """Convolution and its two gradients."""
 
-from im2colx import _plan
+from im2colx import _core, _plan
 from im2colx._geometry import Geometry, operand, resolve, shape
 from im2colx._methods import check_precision
+from im2colx._threads import resolve_threads
 
 
 def conv2d(
@@ -101,11 +102,20 @@ def conv2d(
     >>> conv2d(np.ones((8, 28, 28, 1)), np.ones((5, 5, 1, 20)), pad="same", layout="NHWC").shape
     (8, 28, 28, 20)
     """
+    y = _core.quick_conv2d(
+        x, w, stride, pad, dilation, groups, bias, layout, method, precision, out, workspace, threads
+    )  # fmt: skip
+    if y is not None:
+        return y
     x, w = operand("x", x), operand("w", w)
     geometry = resolve(x.shape, w.shape, stride, pad, dilation, groups, layout)
     bias = _plan.check_bias(bias, geometry)
     check_precision(precision)
-    return _plan.execute("forward", geometry, x=x, w=w, bias=bias, out=out, method=method, workspace=workspace, threads=threads)
+    y = _plan.execute("forward", geometry, x=x, w=w, bias=bias, out=out, method=method, workspace=workspace, threads=threads)
+    if workspace is None and x.dtype == w.dtype and x.dtype.kind == "f" and x.dtype.itemsize > 2:
+        problem = _plan.recipe("forward", geometry, x.dtype.str[1:], method, None, resolve_threads(threads)).problem
+        _core.remember(problem, x, w, stride, pad, dilation, groups, layout, method, precision, threads)
+    return y
 
 
 def conv2d_grad_input(

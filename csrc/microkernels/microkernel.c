@@ -8,6 +8,7 @@
 #endif
 
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL16 _Pragma("GCC unroll 16")
 
 #if defined(__x86_64__)
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
@@ -25,7 +26,63 @@
         _mm512_mask_storeu_pd(y, (__mmask8)((1u << __builtin_popcount(keep)) - 1), kept);                           \
     } while (0)
 
+/* to[j*step + i] = from[i*ld + j] for i < rows, j < columns, both at most a vector, in registers. */
+static AVX512 void transpose_f32(const float *from, ptrdiff_t ld, int rows, int columns, float *to, ptrdiff_t step)
+{
+    __m512 r[16], t[16];
+    UNROLL16 for (int i = 0; i < 16; i++) r[i] = i < rows ? _mm512_loadu_ps(from + i * ld) : _mm512_setzero_ps();
+    UNROLL16 for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL16 for (int i = 0; i < 16; i += 4)
+        UNROLL16 for (int j = 0; j < 2; j++) {
+            const __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + j + 2]);
+            r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    /* r[i + j] holds, in quarter L, column 4L + j of rows i to i + 3. */
+    UNROLL16 for (int j = 0; j < 4; j++) {
+        t[j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);
+        t[4 + j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd);
+        t[8 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+        t[12 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
+    }
+    UNROLL16 for (int j = 0; j < 4; j++) {
+        r[j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0x88);
+        r[8 + j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0xdd);
+        r[4 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0x88);
+        r[12 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0xdd);
+    }
+    const __mmask16 kept = (__mmask16)((1u << rows) - 1);
+    UNROLL16 for (int j = 0; j < 16; j++)
+        if (j < columns) _mm512_mask_storeu_ps(to + j * step, kept, r[j]);
+}
+
+static AVX512 void transpose_f64(const double *from, ptrdiff_t ld, int rows, int columns, double *to, ptrdiff_t step)
+{
+    __m512d r[8], t[8];
+    UNROLL for (int i = 0; i < 8; i++) r[i] = i < rows ? _mm512_loadu_pd(from + i * ld) : _mm512_setzero_pd();
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+    }
+    /* t[i + j] holds, in quarter L, column 2L + j of rows i and i + 1. */
+    UNROLL for (int j = 0; j < 2; j++) {
+        const __m512d a = _mm512_shuffle_f64x2(t[j], t[2 + j], 0x88), b = _mm512_shuffle_f64x2(t[j], t[2 + j], 0xdd);
+        const __m512d c = _mm512_shuffle_f64x2(t[4 + j], t[6 + j], 0x88), d = _mm512_shuffle_f64x2(t[4 + j], t[6 + j], 0xdd);
+        r[j] = _mm512_shuffle_f64x2(a, c, 0x88);
+        r[4 + j] = _mm512_shuffle_f64x2(a, c, 0xdd);
+        r[2 + j] = _mm512_shuffle_f64x2(b, d, 0x88);
+        r[6 + j] = _mm512_shuffle_f64x2(b, d, 0xdd);
+    }
+    const __mmask8 kept = (__mmask8)((1u << rows) - 1);
+    UNROLL for (int j = 0; j < 8; j++)
+        if (j < columns) _mm512_mask_storeu_pd(to + j * step, kept, r[j]);
+}
+
 #define NAME f32_avx512
+#define TRANSPOSE transpose_f32
 #define COMPRESS COMPRESS_F32
 #define ISA "avx512"
 #define LEVEL LEVEL_AVX512
@@ -37,6 +94,7 @@
 #include "template.h"
 
 #define NAME f64_avx512
+#define TRANSPOSE transpose_f64
 #define COMPRESS COMPRESS_F64
 #define ISA "avx512"
 #define LEVEL LEVEL_AVX512

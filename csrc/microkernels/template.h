@@ -6,6 +6,8 @@
  *   BYTES    of a vector
  *   VECTORS  how many the registers hold side by side, beside six rows
  *   TARGET   attributes of the functions, possibly nothing
+ *   TRANSPOSE(from, ld, rows, columns, to, step)  optional: a block of at most a vector squared, turned round; it may read
+ *            whole vectors of `from`
  *   COMPRESS(y, c, keep)  optional: stores the lanes of the vector at c whose bits are set in `keep` side by side at y
  */
 #define PASTE2(a, b) a##_##b
@@ -114,6 +116,15 @@ static TARGET void PASTE(store, NAME)(const void *c_, ptrdiff_t ldc, ptrdiff_t r
         return;
     }
     ptrdiff_t j = 0;
+#ifdef TRANSPOSE
+    if (row_step == 1) {
+        for (; j < columns; j += LANES)
+            for (ptrdiff_t i = 0; i < rows; i += LANES)
+                TRANSPOSE(c + i * ldc + j, ldc, (int)(rows - i < LANES ? rows - i : LANES),
+                          (int)(columns - j < LANES ? columns - j : LANES), y + i + j * lane_step, lane_step);
+        return;
+    }
+#endif
     for (; j + 8 <= columns; j += 8)
         for (ptrdiff_t i = 0; i < rows; i++)
             UNROLL for (int lane = 0; lane < 8; lane++)
@@ -132,6 +143,7 @@ static const microkernel PASTE(row, NAME) = {
 };
 
 #undef COMPRESS
+#undef TRANSPOSE
 #undef ROW
 #undef KERNELS
 #undef KERNEL
