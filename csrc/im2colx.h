@@ -109,6 +109,7 @@ typedef struct {
     im2colx_order order;
     im2colx_orientation orientation; /* to force one, for tests; pixels in lanes needs CHANNELS_FIRST */
     const void *packed;              /* w as im2colx_pack made it, or NULL; forward only */
+    int is_finite;                   /* no weight is inf or nan: zeros of the padding need not be multiplied */
 } im2colx_implicit_options;
 
 /* Arrays may have any strides.

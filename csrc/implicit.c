@@ -96,6 +96,7 @@ typedef struct {
     int is_last;
     int is_filters;           /* filters in lanes */
     int is_slab;              /* x is copied; otherwise read where it lies */
+    int skips_rows;           /* taps above and below the image are left out: every weight is finite */
     int is_w_panel;           /* w is a panel as it lies: filters are neighbours, and whole vectors */
     ptrdiff_t size;           /* bytes of an element */
     ptrdiff_t w_group;        /* elements of w from group to group */
@@ -109,15 +110,16 @@ typedef struct {
     char *slabs, *scratches, *panels;
 } convolution;
 
-/* Cuts the outputs into bands, rows first, until a slab fits and a band has at most `pixels`. */
-static void cut_bands(convolution *s, ptrdiff_t pixels)
+/* Cuts the outputs into bands, rows first, until a slab fits and there are `least` of them. */
+static void cut_bands(convolution *s, ptrdiff_t least)
 {
     const im2colx_geometry *g = s->g;
     for (int axis = 0; axis < IM2COLX_AXES; axis++) s->band[axis] = g->output[axis];
     for (;;) {
         s->layout = layout_of_slab(g, g->channels, s->band, !s->is_filters, s->is_last, s->size);
-        const ptrdiff_t outputs = s->band[0] * s->band[1] * s->band[2];
-        if ((!s->is_slab || s->layout.elements * s->size <= SLAB_BYTES) && outputs <= pixels) break;
+        ptrdiff_t count = 1;
+        for (int axis = 0; axis < IM2COLX_AXES; axis++) count *= divide_up(g->output[axis], s->band[axis]);
+        if ((!s->is_slab || s->layout.elements * s->size <= SLAB_BYTES) && count >= least) break;
         int axis = 0;
         while (axis < IM2COLX_AXES - 1 && s->band[axis] == 1) axis++;
         if (s->band[axis] == 1) break;
@@ -205,11 +207,14 @@ static micro_places places_of(const output_run *run, ptrdiff_t start, ptrdiff_t 
     micro_places places = {.vectors = (int)divide_up(used, lanes)};
     ptrdiff_t row = start / run->pitch, column = start % run->pitch;
     for (int j = 0; j < places.vectors; j++) {
-        places.to[j] = row * y_pitch + column;
-        if (column >= run->columns) places.to[j] = (row + 1) * y_pitch;
-        for (int lane = 0; lane < lanes && j * lanes + lane < used; lane++) {
-            if (column < run->columns) places.keep[j] |= 1u << lane;
-            if (++column == run->pitch) {
+        places.to[j] = column < run->columns ? row * y_pitch + column : (row + 1) * y_pitch;
+        const ptrdiff_t end = min_size(lanes, used - j * lanes);
+        for (ptrdiff_t lane = 0; lane < end;) { /* the rest of a row, at once */
+            const ptrdiff_t n = min_size(run->pitch - column, end - lane), kept = min_size(n, run->columns - column);
+            if (kept > 0) places.keep[j] |= (unsigned)(((1ull << kept) - 1) << lane);
+            lane += n;
+            column += n;
+            if (column == run->pitch) {
                 column = 0;
                 row++;
             }
@@ -303,62 +308,124 @@ static void pack_panel(const offset_tables *o, const microkernel *kernel, const 
     }
 }
 
-static void filters_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+/* Rows of outputs with the same taps inside the image: those that the others would multiply by zero can be left out. */
+typedef struct {
+    ptrdiff_t begin, end; /* pixels of the task, row after row */
+    range taps;           /* on axis 1 */
+} row_group;
+
+/* The next pixels of the task, from `begin`: at most BAND_PIXELS, and all with the same taps if that is asked. */
+static row_group next_group(const convolution *s, const piece *p, ptrdiff_t begin)
 {
-    const convolution *s = argument;
+    const im2colx_geometry *g = s->g;
+    const ptrdiff_t columns = p->count[2], pixels = p->count[0] * p->count[1] * columns;
+    row_group group = {begin, min_size(begin + BAND_PIXELS, pixels), {0, g->kernel[1]}};
+    if (!s->skips_rows) return group;
+    group.taps = taps_inside(g, 1, p->first[1] + begin / columns % p->count[1]);
+    for (ptrdiff_t row = begin / columns + 1; row * columns < group.end; row++) {
+        const range taps = taps_inside(g, 1, p->first[1] + row % p->count[1]);
+        if (taps.begin != group.taps.begin || taps.end != group.taps.end) group.end = row * columns;
+    }
+    if (group.taps.end == group.taps.begin) group.taps.end = group.taps.begin + 1; /* a sum of at least something */
+    return group;
+}
+
+/* The sum over the taps of a group. `memory` has room for the inner tables. */
+static micro_sum sum_of_group(const convolution *s, const row_group *group, ptrdiff_t *memory)
+{
+    const offset_tables *o = &s->tables;
+    const ptrdiff_t row = s->g->kernel[2], taps = taps_of(s->g), kept = range_size(group->taps) * row;
+    micro_sum sum = part_of_sum(o, 0, 0, o->chunks);
+    if (!s->is_w_panel || s->packed) { /* in a panel, column follows column */
+        sum.b_chunk = o->w_chunk + o->chunks;
+        sum.b_inner = o->w_chunk + 2 * o->chunks;
+    }
+    if (range_size(group->taps) == s->g->kernel[1]) return sum;
+    ptrdiff_t *a = memory, *b = memory + o->length, count = 0;
+    for (ptrdiff_t r = 0; r < o->length; r++) {
+        const ptrdiff_t k1 = r % taps / row % s->g->kernel[1];
+        if (k1 < group->taps.begin || k1 >= group->taps.end) continue;
+        a[count] = sum.a_inner[r];
+        b[count++] = sum.b_inner[r];
+    }
+    sum.a_inner = a;
+    sum.b_inner = b;
+    sum.length = count;
+    sum.last_length = o->last_length / taps * kept * s->g->kernel[0];
+    return sum;
+}
+
+static void compute_group(const convolution *s, const piece *p, const row_group *group, char *scratch, char *buffer,
+                          im2colx_job *job)
+{
     const im2colx_geometry *g = s->g;
     const microkernel *kernel = s->kernel;
     const im2colx_tensor *y = &s->call->y;
     const offset_tables *o = &s->tables;
-    const ptrdiff_t size = s->size, lanes = kernel->lanes, at_once = piece_chunks(o);
-    const piece p = take_piece(s, task, worker);
+    const ptrdiff_t size = s->size, lanes = kernel->lanes, at_once = piece_chunks(o), *step = s->layout.step;
     const ptrdiff_t columns = g->channels * taps_of(g), width = panel_width(g->filters, kernel);
     const ptrdiff_t vectors = divide_up(g->filters, lanes), panels = panels_of(g->filters, kernel);
-    const ptrdiff_t pixels = p.count[0] * p.count[1] * p.count[2], blocks = divide_up(pixels, MICRO_ROWS);
-    char *scratch = s->scratches + worker * s->scratch_elements * size;
-    char *buffer = s->panels + worker * s->panel_elements * size;
-    for (ptrdiff_t panel = even_cut(panels, s->filter_parts, p.filter_part);
-         panel < even_cut(panels, s->filter_parts, p.filter_part + 1); panel++) {
+    const ptrdiff_t pixels = group->end - group->begin, blocks = divide_up(pixels, MICRO_ROWS);
+    ptrdiff_t memory[2 * INNER];
+    const micro_sum all = sum_of_group(s, group, memory);
+    for (ptrdiff_t panel = even_cut(panels, s->filter_parts, p->filter_part);
+         panel < even_cut(panels, s->filter_parts, p->filter_part + 1); panel++) {
         const ptrdiff_t f = even_cut(vectors, panels, panel) * lanes;
         const ptrdiff_t nv = even_cut(vectors, panels, panel + 1) - even_cut(vectors, panels, panel);
         const ptrdiff_t filled = min_size(nv * lanes, g->filters - f);
-        const char *w = (const char *)s->call->w.data + (p.g * s->w_group + f * s->call->w.outer) * size;
-        const char *packed = s->packed + (p.g * panels + panel) * width * columns * size;
-        const char *bias = bias_at(s, &p, f);
+        const char *w = (const char *)s->call->w.data + (p->g * s->w_group + f * s->call->w.outer) * size;
+        const char *bias = bias_at(s, p, f);
         if (bias) kernel->fill(scratch, width, pixels, filled, bias, 0, 1);
         for (ptrdiff_t chunk = 0; chunk < o->chunks; chunk += at_once) {
-            micro_sum sum = part_of_sum(o, 0, chunk, at_once);
-            const ptrdiff_t begin = chunk * o->length, end = begin + (sum.chunks - 1) * sum.length + sum.last_length;
+            micro_sum sum = all;
+            sum.chunks = min_size(at_once, o->chunks - chunk);
+            if (chunk + sum.chunks < o->chunks) sum.last_length = sum.length;
+            sum.a_chunk += chunk;
+            sum.b_chunk += chunk;
             const char *b = w;
             if (s->packed) {
-                b = packed;
+                b = s->packed + (p->g * panels + panel) * width * columns * size;
             } else if (!s->is_w_panel) {
+                const ptrdiff_t begin = chunk * o->length, end = min_size(columns, begin + sum.chunks * o->length);
                 pack_panel(o, kernel, w, s->call->w.outer, filled, width, begin, end, buffer);
                 b = buffer - begin * width * size;
             }
-            if (!s->is_w_panel || s->packed) { /* in a panel, column follows column */
-                sum.b_chunk = o->w_chunk + o->chunks + chunk;
-                sum.b_inner = o->w_chunk + 2 * o->chunks;
-            }
-            ptrdiff_t at[IM2COLX_AXES] = {0, 0, 0};
+            ptrdiff_t at[IM2COLX_AXES];
+            unflatten(group->begin, p->count, at);
             for (ptrdiff_t block = 0; block < blocks; block++) {
                 const ptrdiff_t i0 = even_cut(pixels, blocks, block), mr = even_cut(pixels, blocks, block + 1) - i0;
                 const void *a[MICRO_ROWS];
                 if (im2colx_stopped(job)) return;
                 for (ptrdiff_t i = 0; i < mr; i++) {
-                    a[i] = p.x + (at[0] * s->layout.step[0] + at[1] * s->layout.step[1] + at[2] * s->layout.step[2]) * size;
-                    if (++at[2] == p.count[2]) next_row(p.count, at);
+                    a[i] = p->x + (at[0] * step[0] + at[1] * step[1] + at[2] * step[2]) * size;
+                    if (++at[2] == p->count[2]) next_row(p->count, at);
                 }
                 kernel->function[mr - 1][nv - 1](&sum, a, b, scratch + i0 * width * size, width, bias || chunk);
             }
         }
         /* Rows of y that follow one another are one long row. */
-        const int is_one_row = y->space[2] == 1 && p.count[0] == 1 && (p.count[1] == 1 || y->space[1] == p.count[2]);
-        const ptrdiff_t row = is_one_row ? pixels : p.count[2];
-        ptrdiff_t at[IM2COLX_AXES] = {0, 0, 0};
-        for (ptrdiff_t i = 0; i < pixels; i += row, next_row(p.count, at))
-            kernel->store(scratch + i * width * size, width, row, filled, y_at(s, &p, f, at[0], at[1]), y->space[2],
-                          y->channel);
+        const int is_one_row = y->space[2] == 1 && p->count[0] == 1 && (p->count[1] == 1 || y->space[1] == p->count[2]);
+        ptrdiff_t at[IM2COLX_AXES], n;
+        unflatten(group->begin, p->count, at);
+        for (ptrdiff_t i = 0; i < pixels; i += n, next_row(p->count, at)) {
+            n = is_one_row ? pixels : min_size(pixels - i, p->count[2] - at[2]);
+            kernel->store(scratch + i * width * size, width, n, filled,
+                          y_at(s, p, f, at[0], at[1]) + at[2] * y->space[2] * size, y->space[2], y->channel);
+        }
+    }
+}
+
+static void filters_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+{
+    const convolution *s = argument;
+    const piece p = take_piece(s, task, worker);
+    const ptrdiff_t pixels = p.count[0] * p.count[1] * p.count[2];
+    char *scratch = s->scratches + worker * s->scratch_elements * s->size;
+    char *buffer = s->panels + worker * s->panel_elements * s->size;
+    row_group group = {0, 0, {0, 0}};
+    while (group.end < pixels && !im2colx_stopped(job)) {
+        group = next_group(s, &p, group.end);
+        compute_group(s, &p, &group, scratch, buffer, job);
     }
 }
 
@@ -386,14 +453,15 @@ static double estimate(const convolution *s)
         const double vectors = (double)divide_up(g->filters, s->kernel->lanes), pixels = (double)outputs_of(g);
         const double narrow = vectors < 2 ? 1.5 : vectors < 3 ? 1.15 : 1.0; /* too few sums at once for the latency */
         cycles += pixels * (vectors * columns / 2 * narrow + filters * 0.3);
-        if (!s->packed && !s->is_w_panel) cycles += bands * filters * columns * 1.0;
+        if (!s->packed && !s->is_w_panel)
+            cycles += divide_up(outputs_of(g), BAND_PIXELS) * filters * columns * 1.0;
     } else {
         const ptrdiff_t pitch = s->layout.step[1];
         const int is_joined = pitch >= s->band[2];
         const ptrdiff_t length = is_joined ? (s->band[1] - 1) * pitch + s->band[2] : s->band[2];
         const double vectors = bands * (double)s->band[0] * (is_joined ? 1.0 : (double)s->band[1])
                                * (double)divide_up(length, s->kernel->lanes);
-        cycles += vectors * filters * (columns / 2 + (is_joined && pitch == s->band[2] ? 1 : 3));
+        cycles += vectors * filters * (columns / 2 + (is_joined && pitch == s->band[2] ? 3 : 9));
     }
     return cycles;
 }
@@ -413,19 +481,21 @@ static void prepare(convolution *s)
                       || x->space[1] < g->output[2] || length < nr
                       || (x->channel * s->size % 2048 == 0 && g->channels > 8 && g->filters > MICRO_ROWS);
     }
-    cut_bands(s, s->is_filters ? BAND_PIXELS : PTRDIFF_MAX);
+    /* An even share for every thread: bands, and where they are few, filters. */
+    const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
+    cut_bands(s, divide_up(s->threads, max_size(1, g->batch * g->groups * most)));
     s->tasks = g->batch * g->groups * s->bands[0] * s->bands[1] * s->bands[2];
     s->filter_parts = 1;
-    /* An even share for every thread: bands first, and where they are few, filters. */
     if (s->tasks < 8 * s->threads && s->tasks % s->threads) {
-        const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
         s->filter_parts = min_size(most, s->threads);
         s->tasks *= s->filter_parts;
     }
     const ptrdiff_t width = s->is_filters ? panel_width(g->filters, s->kernel) : nr;
-    s->scratch_elements = (s->is_filters ? s->band[0] * s->band[1] * s->band[2] : MICRO_ROWS) * width;
     ptrdiff_t chunks, length;
     cut_sum(g, s->is_last, &chunks, &length);
+    s->scratch_elements = (s->is_filters ? min_size(BAND_PIXELS, s->band[0] * s->band[1] * s->band[2]) : MICRO_ROWS) * width;
+    /* A row of few outputs makes blocks too low to be worth it. */
+    s->skips_rows &= s->is_filters && length % taps_of(g) == 0 && length <= INNER && g->output[2] >= 2 * MICRO_ROWS;
     const ptrdiff_t columns = max_size(1, PIECE_COLUMNS / length) * length;
     s->panel_elements = s->is_filters && !s->packed && !s->is_w_panel ? width * min_size(columns, chunks * length) : 0;
 }
@@ -452,6 +522,7 @@ static convolution choose(const im2colx_call *call, const im2colx_implicit_optio
     s.size = (ptrdiff_t)im2colx_itemsize(call->type);
     s.w_group = call->geometry.filters * call->w.outer;
     s.threads = im2colx_workers(IM2COLX_MAX_THREADS, call->threads);
+    s.skips_rows = options->is_finite && !s.is_last;
     s.is_filters = s.is_last || options->orientation == IM2COLX_FILTERS_IN_LANES;
     prepare(&s);
     if (s.is_last || options->orientation != IM2COLX_EITHER) return s;

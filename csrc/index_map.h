@@ -13,6 +13,8 @@ typedef struct {
     ptrdiff_t begin, end; /* begin <= i < end */
 } range;
 
+static inline ptrdiff_t range_size(range r) { return r.end - r.begin; }
+
 static inline ptrdiff_t min_size(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max_size(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t clamp_size(ptrdiff_t i, ptrdiff_t low, ptrdiff_t high) { return max_size(low, min_size(i, high)); }

@@ -38,6 +38,4 @@ patch_run patch_scatter(im2colx_type type);
 void patch_walk(const im2colx_geometry *g, const im2colx_tensor *x, size_t itemsize, const patch_block *block,
                 const patch_tile *tile, patch_run run);
 
-static inline ptrdiff_t range_size(range r) { return r.end - r.begin; }
-
 #endif

@@ -61,26 +61,45 @@ ptrdiff_t slab_tap(const im2colx_geometry *g, const slab_layout *l, const ptrdif
     return offset;
 }
 
-/* One row of one phase: `count` elements of `step` elements' distance in x, zeros outside it. */
-static void fill_row(const char *row, ptrdiff_t from, ptrdiff_t step, ptrdiff_t image, ptrdiff_t x_step, ptrdiff_t count,
-                     ptrdiff_t size, ptrdiff_t to_step, const microkernel *kernel, char *to)
+/* Rows are short: sixteen bytes at a time, the last ones overlapping, cost less than a call of memcpy. */
+static inline void copy_short(char *to, const char *from, ptrdiff_t bytes)
 {
-    const range inside = inside_range(from, step, image, count);
-    const ptrdiff_t n = inside.end - inside.begin;
-    if (to_step == size) {
-        memset(to, 0, (size_t)(inside.begin * size));
-        memset(to + inside.end * size, 0, (size_t)((count - inside.end) * size));
-        const char *source = row + (from + inside.begin * step) * x_step;
-        to += inside.begin * size;
-        if (step * x_step == size) memcpy(to, source, (size_t)(n * size));
-        else if (step * x_step == 2 * size) kernel->copy_even(to, source, n);
-        else if (size == 4) for (ptrdiff_t i = 0; i < n; i++) memcpy(to + i * 4, source + i * step * x_step, 4);
-        else for (ptrdiff_t i = 0; i < n; i++) memcpy(to + i * 8, source + i * step * x_step, 8);
-        return;
+    if (bytes > 1024) {
+        memcpy(to, from, (size_t)bytes);
+    } else if (bytes >= 16) {
+        for (ptrdiff_t i = 0; i < bytes - 16; i += 16) memcpy(to + i, from + i, 16);
+        memcpy(to + bytes - 16, from + bytes - 16, 16);
+    } else {
+        for (ptrdiff_t i = 0; i < bytes; i += 4) memcpy(to + i, from + i, 4);
     }
-    for (ptrdiff_t i = 0; i < count; i++) {
-        if (i >= inside.begin && i < inside.end) memcpy(to + i * to_step, row + (from + i * step) * x_step, (size_t)size);
-        else memset(to + i * to_step, 0, (size_t)size);
+}
+
+static inline void zero_short(char *to, ptrdiff_t bytes)
+{
+    if (bytes > 64) memset(to, 0, (size_t)bytes);
+    else for (ptrdiff_t i = 0; i < bytes; i += 4) memset(to + i, 0, 4);
+}
+
+/* One row of one phase: `n` elements `x_step` bytes apart, with zeros before and behind; neighbours in
+ * the slab. `kernel` is NULL for elements that are not its numbers. */
+static inline void fill_row(const char *from, ptrdiff_t x_step, ptrdiff_t before, ptrdiff_t n, ptrdiff_t behind, ptrdiff_t size,
+                            const microkernel *kernel, char *to)
+{
+    zero_short(to, before * size);
+    to += before * size;
+    if (x_step == size) copy_short(to, from, n * size);
+    else if (kernel && x_step == 2 * size) kernel->copy_even(to, from, n);
+    else for (ptrdiff_t i = 0; i < n; i++) memcpy(to + i * size, from + i * x_step, (size_t)size);
+    zero_short(to + n * size, behind * size);
+}
+
+/* The same where the elements of the slab are not neighbours: channels that are not so in x. */
+static void fill_spread(const char *from, ptrdiff_t x_step, ptrdiff_t before, ptrdiff_t n, ptrdiff_t behind, ptrdiff_t size,
+                        ptrdiff_t to_step, char *to)
+{
+    for (ptrdiff_t i = 0; i < before + n + behind; i++, to += to_step) {
+        if (i < before || i >= before + n) memset(to, 0, (size_t)size);
+        else memcpy(to, from + (i - before) * x_step, (size_t)size);
     }
 }
 
@@ -90,38 +109,35 @@ void fill_slab(const im2colx_geometry *g, const slab_layout *l, const im2colx_te
     const ptrdiff_t item = (ptrdiff_t)im2colx_itemsize(kernel->type);
     /* Channels that are neighbours in x and in the slab move as one wide element. */
     const int is_wide = l->channel == 1 && x->channel == 1;
-    const ptrdiff_t size = is_wide ? channels * item : item;
-    ptrdiff_t at[IM2COLX_AXES], step[IM2COLX_AXES], start[IM2COLX_AXES];
+    const ptrdiff_t size = is_wide ? channels * item : item, to_step = l->space[2] * item;
+    ptrdiff_t step[IM2COLX_AXES], start[IM2COLX_AXES], ph[IM2COLX_AXES];
     for (int axis = 0; axis < IM2COLX_AXES; axis++) {
         step[axis] = l->is_cut ? g->stride[axis] : 1;
         start[axis] = first[axis] * g->stride[axis] - g->pad[axis];
     }
-    for (ptrdiff_t c = 0; c < (is_wide ? 1 : channels); c++)
-        for (ptrdiff_t phase = 0; phase < l->phases[0] * l->phases[1] * l->phases[2]; phase++) {
-            ptrdiff_t ph[IM2COLX_AXES];
-            unflatten(phase, l->phases, ph);
-            for (at[0] = 0; at[0] < l->size[0]; at[0]++)
-                for (at[1] = 0; at[1] < l->size[1]; at[1]++) {
-                    const ptrdiff_t i0 = start[0] + ph[0] + at[0] * step[0], i1 = start[1] + ph[1] + at[1] * step[1];
-                    char *to = slab + (c * l->channel + ph[0] * l->phase[0] + ph[1] * l->phase[1] + ph[2] * l->phase[2]
-                                       + at[0] * l->space[0] + at[1] * l->space[1]) * item;
-                    const ptrdiff_t to_step = l->space[2] * item;
-                    if (!is_inside(g, 0, i0) || !is_inside(g, 1, i1)) {
-                        if (to_step == size) memset(to, 0, (size_t)(l->size[2] * size));
-                        else for (ptrdiff_t i = 0; i < l->size[2]; i++) memset(to + i * to_step, 0, (size_t)size);
-                        continue;
-                    }
-                    const char *row = (const char *)x->data + (c * x->channel + i0 * x->space[0] + i1 * x->space[1]) * item;
-                    if (is_wide && to_step == size) {
-                        /* whole pixels: only a contiguous copy or a copy of wide elements */
-                        const range inside = inside_range(start[2] + ph[2], step[2], g->image[2], l->size[2]);
-                        memset(to, 0, (size_t)(inside.begin * size));
-                        memset(to + inside.end * size, 0, (size_t)((l->size[2] - inside.end) * size));
-                        for (ptrdiff_t i = inside.begin; i < inside.end; i++)
-                            memcpy(to + i * size, row + (start[2] + ph[2] + i * step[2]) * x->space[2] * item, (size_t)size);
-                    } else {
-                        fill_row(row, start[2] + ph[2], step[2], g->image[2], x->space[2] * item, l->size[2], size, to_step, kernel, to);
-                    }
+    for (ptrdiff_t phase = 0; phase < l->phases[0] * l->phases[1] * l->phases[2]; phase++) {
+        unflatten(phase, l->phases, ph);
+        const range inside = inside_range(start[2] + ph[2], step[2], g->image[2], l->size[2]);
+        const ptrdiff_t n = range_size(inside), behind = l->size[2] - inside.end;
+        const ptrdiff_t x_first = n ? (start[2] + ph[2] + inside.begin * step[2]) * x->space[2] * item : 0;
+        const ptrdiff_t x_step = n > 1 ? step[2] * x->space[2] * item : size;
+        char *const to_phase = slab + (ph[0] * l->phase[0] + ph[1] * l->phase[1] + ph[2] * l->phase[2]) * item;
+        for (ptrdiff_t c = 0; c < (is_wide ? 1 : channels); c++)
+            for (ptrdiff_t r0 = 0; r0 < l->size[0]; r0++) {
+                const ptrdiff_t i0 = start[0] + ph[0] + r0 * step[0];
+                const int is_plane = is_inside(g, 0, i0);
+                char *to = to_phase + (c * l->channel + r0 * l->space[0]) * item;
+                for (ptrdiff_t r1 = 0; r1 < l->size[1]; r1++, to += l->space[1] * item) {
+                    const ptrdiff_t i1 = start[1] + ph[1] + r1 * step[1];
+                    const int is_row = is_plane && is_inside(g, 1, i1) && n;
+                    const char *from = is_row ? (const char *)x->data + (c * x->channel + i0 * x->space[0] + i1 * x->space[1]) * item
+                                                    + x_first : NULL;
+                    const ptrdiff_t before = is_row ? inside.begin : l->size[2];
+                    if (to_step != size) fill_spread(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, size, to_step, to);
+                    else if (is_wide) fill_row(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, size, NULL, to);
+                    else if (item == 4) fill_row(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, 4, kernel, to);
+                    else fill_row(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, 8, kernel, to);
                 }
-        }
+            }
+    }
 }

@@ -90,6 +90,7 @@ cdef extern from "im2colx.h" nogil:
         im2colx_order order
         im2colx_orientation orientation
         const void *packed
+        int is_finite
 
     ctypedef struct im2colx_implicit_facts:
         size_t workspace_bytes
@@ -273,6 +274,7 @@ cdef class Problem:
         self.implicit.orientation = {"either": IM2COLX_EITHER, "pixels": IM2COLX_PIXELS_IN_LANES,
                                      "filters": IM2COLX_FILTERS_IN_LANES}[orientation]
         self.implicit.packed = NULL
+        self.implicit.is_finite = False
         self.asked = self.implicit.orientation
         if self.is_implicit and self.call.op == IM2COLX_FORWARD and not self.is_last and orientation == "either":
             # Decided once, for contiguous arrays, not in every call.
@@ -319,6 +321,10 @@ cdef class Problem:
             status = im2colx_pack(&call, self.options.order, data)
         check_status(status, "plan_conv2d")
         return packed
+
+    def assume_finite(self):
+        """From here on, "implicit" may leave out products with the padding: no weight is inf or nan."""
+        self.implicit.is_finite = True
 
     def run(self, cnp.ndarray x, cnp.ndarray w, cnp.ndarray y, cnp.ndarray bias=None, cnp.ndarray packed=None):
         """Reads two of the arrays and writes the third; all are of rank 2 + number of spatial axes."""

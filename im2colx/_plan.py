@@ -235,11 +235,15 @@ class Plan(_core.PreparedCall):
         self._bias = None if bias is None else np.array(bias, **kind)
         self._threads = threads
         self._recipe = recipe("forward", geometry, self._compute.str[1:], method, None, threads)
-        self._packed = None
-        if self._recipe.method.kind == "implicit" and self._recipe.problem.explain(True)["lanes"] == "filters":
-            self._packed = self._recipe.problem.pack(geometry.full_weight(self._w))
+        self._packed, problem = None, self._recipe.problem
+        if self._recipe.method.kind == "implicit" and problem.explain(True)["lanes"] == "filters":
+            self._packed = problem.pack(geometry.full_weight(self._w))
+            if np.isfinite(self._w).all():
+                # A problem of its own: what is known of these weights is not known of others.
+                problem = _core.Problem(geometry, "forward", self._compute.str[1:], "implicit", 0, self._recipe.threads)
+                problem.assume_finite()
         is_quick = geometry.given == "batch" and self._dtype == self._compute and self._compute.str[1:] in ("f4", "f8")
-        self.prepare(self._recipe.problem, self._w, self._bias, self._packed, is_quick)
+        self.prepare(problem, self._w, self._bias, self._packed, is_quick)
         for array in (self._w, self._bias, self._packed):
             if array is not None:
                 array.flags.writeable = False
