@@ -13,7 +13,8 @@
  * The gradient with respect to x is this convolution again, of the gradient of y with the filters turned round, one for each
  * stride phase of x. The gradient with respect to w is in implicit_weight.c.
  *
- * Bits do not depend on threads, batch, alignment or orientation: an output is one sum over q in a fixed order.
+ * Bits do not depend on threads, batch or alignment: an output is one sum over q in a fixed order, cut into pieces at fixed
+ * places. (A plan that leaves out rows of padding adds up the rest in another order than one that may not.)
  */
 #include "implicit.h"
 
@@ -28,7 +29,7 @@ enum { INNER = 512 };
 enum { SLAB_BYTES = 1088 << 10 };
 /* A workspace up to this size is on the stack: a tiny call takes less than an allocation. */
 enum { SMALL_WORKSPACE = 8 << 10 };
-/* Outputs of a task with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums. */
+/* Outputs at once with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums. */
 enum { BAND_PIXELS = 256 };
 
 /* ---- Tables ----------------------------------------------------------------------------------------------------- */
@@ -298,66 +299,79 @@ static void pixels_task(void *argument, ptrdiff_t task, int worker, im2colx_job 
 
 /* ---- Filters in lanes --------------------------------------------------------------------------------------------- */
 
-/* Columns `begin` to `end` of a panel: to[q][lane] = w[f + lane][q], zero beyond `filled` filters. */
-static void pack_panel(const offset_tables *o, const microkernel *kernel, const char *w, ptrdiff_t w_outer, ptrdiff_t filled,
-                       ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to)
+/* Where column r of a chunk lies in the chunk of a panel. Rows of taps are outermost, so that a part of them (group_part) is
+ * one stretch of memory: the prefetchers of the caches follow no gaps. */
+static ptrdiff_t place_in_panel(const im2colx_geometry *g, int is_last, ptrdiff_t length, ptrdiff_t r)
+{
+    const ptrdiff_t taps = taps_of(g), row = g->kernel[2], channels = length / taps;
+    if (is_last || length % taps) return r;
+    const ptrdiff_t c = r / taps, k0 = r % taps / row / g->kernel[1], k1 = r % taps / row % g->kernel[1], k2 = r % row;
+    return ((k1 * channels + c) * g->kernel[0] + k0) * row + k2;
+}
+
+/* Columns `begin` to `end` of a panel, whole chunks of it: to[place of q][lane] = w[f + lane][q], zero beyond `filled`. */
+static void pack_panel(const offset_tables *o, const ptrdiff_t *place, const microkernel *kernel, const char *w,
+                       ptrdiff_t w_outer, ptrdiff_t filled, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to)
 {
     const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(kernel->type);
-    for (ptrdiff_t q = begin; q < end; q++, to += width * size) {
-        const ptrdiff_t offset = o->w_chunk[q / o->length] + o->w_inner[q % o->length];
-        kernel->pack_row(w + offset * size, w_outer, filled, width, to);
+    for (ptrdiff_t q = begin; q < end; q++) {
+        const ptrdiff_t chunk = q / o->length, r = q % o->length, offset = o->w_chunk[chunk] + o->w_inner[r];
+        kernel->pack_row(w + offset * size, w_outer, filled, width, to + (chunk * o->length * width - begin * width + place[r]) * size);
     }
 }
 
-/* Rows of outputs with the same taps inside the image: those that the others would multiply by zero can be left out. */
+/* Some rows of taps (on axis 1), for the pixels of a group that they reach inside the image: the others would be multiplied by
+ * zero. Without that, one part with all taps and all pixels. */
 typedef struct {
-    ptrdiff_t begin, end; /* pixels of the task, row after row */
-    range taps;           /* on axis 1 */
-} row_group;
+    range taps, pixels;
+    micro_sum sum;
+} group_part;
 
-/* The next pixels of the task, from `begin`: at most BAND_PIXELS, and all with the same taps if that is asked. */
-static row_group next_group(const convolution *s, const piece *p, ptrdiff_t begin)
-{
-    const im2colx_geometry *g = s->g;
-    const ptrdiff_t columns = p->count[2], pixels = p->count[0] * p->count[1] * columns;
-    row_group group = {begin, min_size(begin + BAND_PIXELS, pixels), {0, g->kernel[1]}};
-    if (!s->skips_rows) return group;
-    group.taps = taps_inside(g, 1, p->first[1] + begin / columns % p->count[1]);
-    for (ptrdiff_t row = begin / columns + 1; row * columns < group.end; row++) {
-        const range taps = taps_inside(g, 1, p->first[1] + row % p->count[1]);
-        if (taps.begin != group.taps.begin || taps.end != group.taps.end) group.end = row * columns;
-    }
-    if (group.taps.end == group.taps.begin) group.taps.end = group.taps.begin + 1; /* a sum of at least something */
-    return group;
-}
+enum { MOST_PARTS = 16 };
 
-/* The sum over the taps of a group. `memory` has room for the inner tables. */
-static micro_sum sum_of_group(const convolution *s, const row_group *group, ptrdiff_t *memory)
+/* The parts of the pixels begin to end of a task, and how many they are. `memory` has room for the inner tables. */
+static int parts_of_group(const convolution *s, const piece *p, range pixels, group_part parts[MOST_PARTS], ptrdiff_t *memory)
 {
     const offset_tables *o = &s->tables;
-    const ptrdiff_t row = s->g->kernel[2], taps = taps_of(s->g), kept = range_size(group->taps) * row;
-    micro_sum sum = part_of_sum(o, 0, 0, o->chunks);
+    const ptrdiff_t kernel = s->g->kernel[1], row = s->g->kernel[2], taps = taps_of(s->g), columns = p->count[2];
+    micro_sum all = part_of_sum(o, 0, 0, o->chunks);
     if (!s->is_w_panel || s->packed) { /* in a panel, column follows column */
-        sum.b_chunk = o->w_chunk + o->chunks;
-        sum.b_inner = o->w_chunk + 2 * o->chunks;
+        all.b_chunk = o->w_chunk + o->chunks;
+        all.b_inner = o->w_chunk + 2 * o->chunks;
     }
-    if (range_size(group->taps) == s->g->kernel[1]) return sum;
-    ptrdiff_t *a = memory, *b = memory + o->length, count = 0;
-    for (ptrdiff_t r = 0; r < o->length; r++) {
-        const ptrdiff_t k1 = r % taps / row % s->g->kernel[1];
-        if (k1 < group->taps.begin || k1 >= group->taps.end) continue;
-        a[count] = sum.a_inner[r];
-        b[count++] = sum.b_inner[r];
+    parts[0] = (group_part){{0, kernel}, pixels, all};
+    if (!s->skips_rows || p->count[0] > 1) return 1;
+    int count = 0;
+    for (ptrdiff_t k = 0; k < kernel; k++) {
+        const range rows = outputs_inside(s->g, 1, k);
+        const range reached = {clamp_size((rows.begin - p->first[1]) * columns, pixels.begin, pixels.end),
+                               clamp_size((rows.end - p->first[1]) * columns, pixels.begin, pixels.end)};
+        if (count && parts[count - 1].pixels.begin == reached.begin && parts[count - 1].pixels.end == reached.end)
+            parts[count - 1].taps.end = k + 1;
+        else if (count == MOST_PARTS)
+            return parts[0] = (group_part){{0, kernel}, pixels, all}, 1;
+        else
+            parts[count++] = (group_part){{k, k + 1}, reached, all};
     }
-    sum.a_inner = a;
-    sum.b_inner = b;
-    sum.length = count;
-    sum.last_length = o->last_length / taps * kept * s->g->kernel[0];
-    return sum;
+    for (int i = 0; i < count && count > 1; i++) {
+        micro_sum *sum = &parts[i].sum;
+        ptrdiff_t *a_inner = memory, *b_inner = memory + o->length, kept = 0;
+        for (ptrdiff_t r = 0; r < o->length; r++) {
+            const ptrdiff_t k = r % taps / row % kernel;
+            if (k < parts[i].taps.begin || k >= parts[i].taps.end) continue;
+            a_inner[kept] = all.a_inner[r];
+            b_inner[kept++] = all.b_inner[r];
+        }
+        sum->a_inner = a_inner;
+        sum->b_inner = b_inner;
+        sum->length = kept;
+        sum->last_length = o->last_length / taps * s->g->kernel[0] * range_size(parts[i].taps) * row;
+        memory += kept; /* both tables move on: together the parts have as many entries as the whole */
+    }
+    return count;
 }
 
-static void compute_group(const convolution *s, const piece *p, const row_group *group, char *scratch, char *buffer,
-                          im2colx_job *job)
+static void compute_group(const convolution *s, const piece *p, range group, char *scratch, char *buffer, im2colx_job *job)
 {
     const im2colx_geometry *g = s->g;
     const microkernel *kernel = s->kernel;
@@ -366,11 +380,12 @@ static void compute_group(const convolution *s, const piece *p, const row_group 
     const ptrdiff_t size = s->size, lanes = kernel->lanes, at_once = piece_chunks(o), *step = s->layout.step;
     const ptrdiff_t columns = g->channels * taps_of(g), width = panel_width(g->filters, kernel);
     const ptrdiff_t vectors = divide_up(g->filters, lanes), panels = panels_of(g->filters, kernel);
-    const ptrdiff_t pixels = group->end - group->begin, blocks = divide_up(pixels, MICRO_ROWS);
+    const ptrdiff_t pixels = range_size(group);
     ptrdiff_t memory[2 * INNER], at[IM2COLX_AXES], n;
-    const micro_sum all = sum_of_group(s, group, memory);
+    group_part parts[MOST_PARTS];
+    const int part_count = parts_of_group(s, p, group, parts, memory);
     const void *x[BAND_PIXELS]; /* what tap 0 of each pixel reads */
-    unflatten(group->begin, p->count, at);
+    unflatten(group.begin, p->count, at);
     for (ptrdiff_t i = 0; i < pixels; i++) {
         x[i] = p->x + (at[0] * step[0] + at[1] * step[1] + at[2] * step[2]) * size;
         if (++at[2] == p->count[2]) next_row(p->count, at);
@@ -383,29 +398,36 @@ static void compute_group(const convolution *s, const piece *p, const row_group 
         const char *w = (const char *)s->call->w.data + (p->g * s->w_group + f * s->call->w.outer) * size;
         const char *bias = bias_at(s, p, f);
         if (bias) kernel->fill(scratch, width, pixels, filled, bias, 0, 1);
+        else if (part_count > 1) memset(scratch, 0, (size_t)(pixels * width * size));
         for (ptrdiff_t chunk = 0; chunk < o->chunks; chunk += at_once) {
-            micro_sum sum = all;
-            sum.chunks = min_size(at_once, o->chunks - chunk);
-            if (chunk + sum.chunks < o->chunks) sum.last_length = sum.length;
-            sum.a_chunk += chunk;
-            sum.b_chunk += chunk;
             const char *b = w;
             if (s->packed) {
-                b = s->packed + (p->g * panels + panel) * width * columns * size;
+                b = s->packed + (p->g * panels + panel) * width * o->chunks * o->length * size;
             } else if (!s->is_w_panel) {
-                const ptrdiff_t begin = chunk * o->length, end = min_size(columns, begin + sum.chunks * o->length);
-                pack_panel(o, kernel, w, s->call->w.outer, filled, width, begin, end, buffer);
+                const ptrdiff_t begin = chunk * o->length, end = min_size(columns, begin + at_once * o->length);
+                pack_panel(o, o->w_chunk + 2 * o->chunks, kernel, w, s->call->w.outer, filled, width, begin, end, buffer);
                 b = buffer - begin * width * size;
             }
             if (im2colx_stopped(job)) return;
-            for (ptrdiff_t block = 0; block < blocks; block++) {
-                const ptrdiff_t i0 = even_cut(pixels, blocks, block), mr = even_cut(pixels, blocks, block + 1) - i0;
-                kernel->function[mr - 1][nv - 1](&sum, x + i0, b, scratch + i0 * width * size, width, bias || chunk);
+            for (int part = 0; part < part_count; part++) {
+                micro_sum sum = parts[part].sum;
+                sum.chunks = min_size(at_once, o->chunks - chunk);
+                if (chunk + sum.chunks < o->chunks) sum.last_length = sum.length;
+                sum.a_chunk += chunk;
+                sum.b_chunk += chunk;
+                const ptrdiff_t first = parts[part].pixels.begin - group.begin, count = range_size(parts[part].pixels);
+                const ptrdiff_t blocks = divide_up(count, MICRO_ROWS);
+                for (ptrdiff_t block = 0; block < blocks; block++) {
+                    const ptrdiff_t i = first + even_cut(count, blocks, block);
+                    const ptrdiff_t mr = first + even_cut(count, blocks, block + 1) - i;
+                    kernel->function[mr - 1][nv - 1](&sum, x + i, b, scratch + i * width * size, width,
+                                                     bias || chunk || part_count > 1);
+                }
             }
         }
         /* Rows of y that follow one another are one long row. */
         const int is_one_row = y->space[2] == 1 && p->count[0] == 1 && (p->count[1] == 1 || y->space[1] == p->count[2]);
-        unflatten(group->begin, p->count, at);
+        unflatten(group.begin, p->count, at);
         for (ptrdiff_t i = 0; i < pixels; i += n, next_row(p->count, at)) {
             n = is_one_row ? pixels : min_size(pixels - i, p->count[2] - at[2]);
             kernel->store(scratch + i * width * size, width, n, filled,
@@ -421,11 +443,8 @@ static void filters_task(void *argument, ptrdiff_t task, int worker, im2colx_job
     const ptrdiff_t pixels = p.count[0] * p.count[1] * p.count[2];
     char *scratch = s->scratches + worker * s->scratch_elements * s->size;
     char *buffer = s->panels + worker * s->panel_elements * s->size;
-    row_group group = {0, 0, {0, 0}};
-    while (group.end < pixels && !im2colx_stopped(job)) {
-        group = next_group(s, &p, group.end);
-        compute_group(s, &p, &group, scratch, buffer, job);
-    }
+    for (ptrdiff_t i = 0; i < pixels && !im2colx_stopped(job); i += BAND_PIXELS)
+        compute_group(s, &p, (range){i, min_size(i + BAND_PIXELS, pixels)}, scratch, buffer, job);
 }
 
 /* ---- Choice ------------------------------------------------------------------------------------------------------- */
@@ -493,8 +512,7 @@ static void prepare(convolution *s)
     ptrdiff_t chunks, length;
     cut_sum(g, s->is_last, &chunks, &length);
     s->scratch_elements = (s->is_filters ? min_size(BAND_PIXELS, s->band[0] * s->band[1] * s->band[2]) : MICRO_ROWS) * width;
-    /* A row of few outputs makes blocks too low to be worth it. */
-    s->skips_rows &= s->is_filters && length % taps_of(g) == 0 && length <= INNER && g->output[2] >= 2 * MICRO_ROWS;
+    s->skips_rows &= s->is_filters && length % taps_of(g) == 0 && length <= INNER;
     const ptrdiff_t columns = max_size(1, PIECE_COLUMNS / length) * length;
     s->panel_elements = s->is_filters && !s->packed && !s->is_w_panel ? width * min_size(columns, chunks * length) : 0;
 }
@@ -543,7 +561,8 @@ static im2colx_status convolve(convolution *s)
     const ptrdiff_t width = panel_width(s->g->filters, s->kernel);
     ptrdiff_t *panel_chunk = s->tables.w_chunk + s->tables.chunks, *panel_inner = panel_chunk + s->tables.chunks;
     for (ptrdiff_t c = 0; c < s->tables.chunks; c++) panel_chunk[c] = c * s->tables.length * width;
-    for (ptrdiff_t r = 0; r < s->tables.length; r++) panel_inner[r] = r * width;
+    for (ptrdiff_t r = 0; r < s->tables.length; r++)
+        panel_inner[r] = place_in_panel(s->g, s->is_last, s->tables.length, r) * width;
     s->slabs = memory + table_bytes(s);
     s->scratches = s->slabs + s->slab_elements * s->threads * s->size;
     s->panels = s->scratches + s->scratch_elements * s->threads * s->size;
@@ -552,10 +571,12 @@ static im2colx_status convolve(convolution *s)
     return status;
 }
 
-size_t im2colx_packed_bytes(const im2colx_geometry *g, im2colx_type type)
+size_t im2colx_packed_bytes(const im2colx_geometry *g, im2colx_type type, im2colx_order order)
 {
     const microkernel *kernel = find_microkernel(type);
-    return (size_t)(g->groups * panels_of(g->filters, kernel) * panel_width(g->filters, kernel) * g->channels * taps_of(g))
+    ptrdiff_t chunks, length;
+    cut_sum(g, order == IM2COLX_CHANNELS_LAST, &chunks, &length);
+    return (size_t)(g->groups * panels_of(g->filters, kernel) * panel_width(g->filters, kernel) * chunks * length)
            * im2colx_itemsize(type);
 }
 
@@ -567,17 +588,19 @@ im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void 
     const ptrdiff_t vectors = divide_up(g->filters, kernel->lanes), panels = panels_of(g->filters, kernel);
     const ptrdiff_t width = panel_width(g->filters, kernel);
     const int is_last = order == IM2COLX_CHANNELS_LAST;
-    ptrdiff_t *memory = malloc((size_t)table_entries(g, is_last) * sizeof(ptrdiff_t));
+    ptrdiff_t *memory = malloc((size_t)(2 * table_entries(g, is_last)) * sizeof(ptrdiff_t));
     if (!memory) return IM2COLX_NO_MEMORY;
     const slab_layout none = {.phases = {1, 1, 1}};
     const offset_tables tables = make_tables(g, is_last, &none, &call->w, memory);
+    ptrdiff_t *place = memory + table_entries(g, is_last);
+    for (ptrdiff_t r = 0; r < tables.length; r++) place[r] = place_in_panel(g, is_last, tables.length, r) * width;
     for (ptrdiff_t group = 0; group < g->groups; group++)
         for (ptrdiff_t panel = 0; panel < panels; panel++) {
             const ptrdiff_t f = even_cut(vectors, panels, panel) * kernel->lanes;
             const ptrdiff_t end = even_cut(vectors, panels, panel + 1) * kernel->lanes;
-            pack_panel(&tables, kernel, (const char *)call->w.data + (group * g->filters + f) * call->w.outer * size,
+            pack_panel(&tables, place, kernel, (const char *)call->w.data + (group * g->filters + f) * call->w.outer * size,
                        call->w.outer, min_size(end, g->filters) - f, width, 0, columns,
-                       (char *)packed + (group * panels + panel) * width * columns * size);
+                       (char *)packed + (group * panels + panel) * width * tables.chunks * tables.length * size);
         }
     free(memory);
     return IM2COLX_OK;
