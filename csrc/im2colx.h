@@ -131,6 +131,9 @@ typedef struct {
 } im2colx_implicit_facts;
 im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const im2colx_implicit_options *options);
 
+/* For measuring the machine: `rounds` of multiply-adds in registers, and how many floating-point operations a round is. */
+double im2colx_burn(im2colx_type type, ptrdiff_t rounds, ptrdiff_t *operations);
+
 /* Integer products for im2colx_product, where there is no BLAS. Their sums wrap: the caller bounds them first. */
 void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *, ptrdiff_t,
                         int, void *, ptrdiff_t);

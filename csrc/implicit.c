@@ -732,3 +732,10 @@ im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const 
     }
     return facts;
 }
+
+double im2colx_burn(im2colx_type type, ptrdiff_t rounds, ptrdiff_t *operations)
+{
+    const microkernel *kernel = find_microkernel(type);
+    *operations = 2 * 16 * kernel->lanes;
+    return kernel->burn(rounds);
+}

@@ -111,6 +111,7 @@ cdef extern from "im2colx.h" nogil:
                                   im2colx_order order, void *patches, int threads, im2colx_poll poll)
     im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
                                   im2colx_order order, const void *patches, int threads, im2colx_poll poll)
+    double im2colx_burn(im2colx_type type, ptrdiff_t rounds, ptrdiff_t *operations)
     const char *im2colx_isa_name(int level)
     const char *im2colx_isa()
     int im2colx_set_isa(const char *name)
@@ -626,6 +627,15 @@ def instruction_sets():
     while im2colx_isa_name(len(names)) != NULL:
         names.append(im2colx_isa_name(len(names)).decode())
     return names
+
+
+def burn(str typecode, ptrdiff_t rounds):
+    """Multiply-adds in registers on the instruction set in force; returns their floating-point operations."""
+    cdef ptrdiff_t operations
+    cdef im2colx_type kind = _TYPES[typecode]
+    with nogil:
+        im2colx_burn(kind, rounds, &operations)
+    return operations * rounds
 
 
 def isa():

@@ -49,6 +49,8 @@ typedef struct {
     int lanes;   /* elements of a vector */
     int vectors; /* nv at most, as many as the registers hold beside mr = 6 */
     micro_function function[MICRO_ROWS][MICRO_VECTORS]; /* [mr - 1][nv - 1] */
+    /* `rounds` times sixteen vector multiply-adds in registers; returns something that depends on all of them. */
+    double (*burn)(ptrdiff_t rounds);
     /* to[i] = from[2*i], for 0 <= i < count */
     void (*copy_even)(void *to, const void *from, ptrdiff_t count);
     /* to[j] = from[j*step] for j < count, and zero for count <= j < width */

@@ -69,6 +69,17 @@ static TARGET void PASTE(copy_even, NAME)(void *to_, const void *from_, ptrdiff_
     for (ptrdiff_t i = 0; i < count; i++) to[i] = from[2 * i];
 }
 
+static TARGET double PASTE(burn, NAME)(ptrdiff_t rounds)
+{
+    VECTOR acc[16], factor = (VECTOR){0} + (T)0.999, term = (VECTOR){0} + (T)0.001;
+    __asm__ volatile("" ::: "memory");
+    UNROLL16 for (int i = 0; i < 16; i++) acc[i] = (VECTOR){0} + (T)i;
+    for (ptrdiff_t round = 0; round < rounds; round++)
+        UNROLL16 for (int i = 0; i < 16; i++) acc[i] = acc[i] * factor + term;
+    for (int i = 1; i < 16; i++) acc[0] += acc[i];
+    return acc[0][0];
+}
+
 static TARGET void PASTE(pack_row, NAME)(const void *from_, ptrdiff_t step, ptrdiff_t count, ptrdiff_t width, void *to_)
 {
     T *to = to_;
@@ -138,7 +149,7 @@ static TARGET void PASTE(store, NAME)(const void *c_, ptrdiff_t ldc, ptrdiff_t r
 static const microkernel PASTE(row, NAME) = {
     .isa = ISA, .level = LEVEL, .type = TYPE, .lanes = LANES, .vectors = VECTORS,
     .function = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)},
-    .copy_even = PASTE(copy_even, NAME), .pack_row = PASTE(pack_row, NAME), .fill = PASTE(fill, NAME), .store_kept = PASTE(store_kept, NAME),
+    .copy_even = PASTE(copy_even, NAME), .burn = PASTE(burn, NAME), .pack_row = PASTE(pack_row, NAME), .fill = PASTE(fill, NAME), .store_kept = PASTE(store_kept, NAME),
     .store = PASTE(store, NAME),
 };
 
