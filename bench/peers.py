@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from importlib import metadata, util
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def draw(rows, path, title):
         axes.bar(at, speeds, 0.15, label=name, color=plt.get_cmap("cividis")(number / max(1, len(names) - 1)))
     axes.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=45, ha="right")
     axes.set_ylabel("speed (GFLOP/s)")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(textwrap.fill(title, 120), fontsize=10)
     axes.legend(ncols=len(names), fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
