@@ -151,13 +151,13 @@ static void reset_in_child(void)
     atomic_fetch_add(&pool.forks, 1);
 }
 
-static void register_fork_handler(void) { pthread_atfork(NULL, NULL, reset_in_child); }
+/* When the library is loaded, not when the first worker is hired: a fork that another thread has begun meanwhile would not
+ * run a handler that is registered so late (OpenBLAS's own handlers keep that window open for milliseconds). */
+__attribute__((constructor)) static void register_fork_handler(void) { pthread_atfork(NULL, NULL, reset_in_child); }
 
 /* Brings the pool to `wanted` workers if it can; called with in_use held. */
 static void hire(int wanted)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, register_fork_handler);
     if (pool.size >= wanted) return;
     sigset_t all, before;
     sigfillset(&all);
