@@ -6,6 +6,8 @@
 #include "slab.h"
 #include "threads.h"
 
+/* Entries of the inner tables: together 8 KiB, a corner of the first-level cache. */
+enum { INNER = 512 };
 /* The two halves of the index map, for x and for w: offset(q) = chunk[s] + inner[r] for q = s*length + r. */
 typedef struct {
     ptrdiff_t chunks, length, last_length;
@@ -16,6 +18,8 @@ typedef struct {
  * result. The cut depends on the geometry alone, so every way to compute an output gives the same bits. */
 enum { PIECE_COLUMNS = 1024 };
 
+/* How the sum is cut: `chunks` of `length` columns, the last perhaps shorter. */
+void cut_sum(const im2colx_geometry *g, int is_last, ptrdiff_t *chunks, ptrdiff_t *length);
 ptrdiff_t table_entries(const im2colx_geometry *g, int is_last);
 offset_tables make_tables(const im2colx_geometry *g, int is_last, const slab_layout *x, const im2colx_tensor *w,
                           ptrdiff_t *memory);
@@ -37,6 +41,12 @@ static inline ptrdiff_t panel_width(ptrdiff_t filters, const microkernel *kernel
 {
     return divide_up(divide_up(filters, kernel->lanes), panels_of(filters, kernel)) * kernel->lanes;
 }
+
+/* Where column r of a chunk lies in a chunk of a panel, and the packing of columns begin to end, whole chunks, of one:
+ * to[place of q][lane] = w[f + lane][q], zero beyond `filled` filters. `place` is that of each r, times the width. */
+ptrdiff_t place_in_panel(const im2colx_geometry *g, int is_last, ptrdiff_t length, ptrdiff_t r);
+void pack_panel(const offset_tables *o, const ptrdiff_t *place, const microkernel *kernel, const char *w, ptrdiff_t w_outer,
+                ptrdiff_t filled, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to);
 
 /* Whether some tap of some output falls outside the image. */
 int needs_padding(const im2colx_geometry *g);
