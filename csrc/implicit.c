@@ -25,6 +25,8 @@
 /* A slab of one thread: about a second-level cache of 1 MiB. Smaller ones copy more rows twice; ResNet and VGG layers took 2
  * to 5 % longer with half of it, and 2 % longer with twice as much. */
 enum { SLAB_BYTES = 1088 << 10 };
+/* Panels of at most this many bytes are packed once for a call. */
+enum { PACK_FIRST_BYTES = 256 << 10 };
 /* A workspace up to this size is on the stack: a tiny call takes less than an allocation. */
 enum { SMALL_WORKSPACE = 8 << 10 };
 /* Outputs at once with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums. */
@@ -41,6 +43,7 @@ typedef struct {
     int is_filters;           /* filters in lanes */
     int is_slab;              /* x is copied; otherwise read where it lies */
     int skips_rows;           /* taps above and below the image are left out: every weight is finite */
+    int packs_first;          /* a small w is packed before the tasks, not by each of them */
     int is_w_panel;           /* w is a panel as it lies: filters are neighbours, and whole vectors */
     ptrdiff_t size;           /* bytes of an element */
     ptrdiff_t w_group;        /* elements of w from group to group */
@@ -392,7 +395,9 @@ static double estimate(const convolution *s)
         const double vectors = (double)divide_up(g->filters, s->kernel->lanes), pixels = (double)outputs_of(g);
         const double narrow = vectors < 2 ? 1.5 : vectors < 3 ? 1.15 : 1.0; /* too few sums at once for the latency */
         cycles += pixels * (vectors * columns / 2 * narrow + filters * 0.3);
-        if (!s->packed && !s->is_w_panel)
+        if (s->packs_first)
+            cycles += filters * columns / (double)max_size(1, g->batch);
+        else if (!s->packed && !s->is_w_panel)
             cycles += divide_up(outputs_of(g), BAND_PIXELS) * filters * columns * 1.0;
     } else {
         const ptrdiff_t pitch = s->layout.step[1];
@@ -403,6 +408,11 @@ static double estimate(const convolution *s)
         cycles += vectors * filters * (columns / 2 + (is_joined && pitch == s->band[2] ? 3 : 9));
     }
     return cycles;
+}
+
+static ptrdiff_t packed_bytes(const convolution *s)
+{
+    return (ptrdiff_t)im2colx_packed_bytes(s->g, s->call->type, s->is_last ? IM2COLX_CHANNELS_LAST : IM2COLX_CHANNELS_FIRST);
 }
 
 static void prepare(convolution *s)
@@ -435,7 +445,9 @@ static void prepare(convolution *s)
     s->scratch_elements = (s->is_filters ? min_size(BAND_PIXELS, s->band[0] * s->band[1] * s->band[2]) : MICRO_ROWS) * width;
     s->skips_rows &= s->is_filters && length % taps_of(g) == 0 && length <= INNER;
     const ptrdiff_t columns = max_size(1, PIECE_COLUMNS / length) * length;
-    s->panel_elements = s->is_filters && !s->packed && !s->is_w_panel ? width * min_size(columns, chunks * length) : 0;
+    const int packs = s->is_filters && !s->packed && !s->is_w_panel;
+    s->packs_first = packs && s->w_group == g->filters * s->call->w.outer && packed_bytes(s) <= PACK_FIRST_BYTES;
+    s->panel_elements = packs && !s->packs_first ? width * min_size(columns, chunks * length) : 0;
 }
 
 static ptrdiff_t lines(ptrdiff_t bytes) { return divide_up(bytes, 64) * 64; }
@@ -448,17 +460,18 @@ static ptrdiff_t table_bytes(const convolution *s)
 
 static ptrdiff_t workspace_of(const convolution *s)
 {
-    return table_bytes(s) + lines((s->slab_elements + s->scratch_elements + s->panel_elements) * s->size) * s->threads;
+    return table_bytes(s) + lines((s->slab_elements + s->scratch_elements + s->panel_elements) * s->size) * s->threads
+           + (s->packs_first ? lines(packed_bytes(s)) : 0);
 }
 
-/* The better orientation, or the one that was asked for. */
-static convolution choose(const im2colx_call *call, const im2colx_implicit_options *options)
+/* The better orientation, or the one that was asked for. `w_group`: elements of w from group to group. */
+static convolution choose(const im2colx_call *call, const im2colx_implicit_options *options, ptrdiff_t w_group)
 {
     convolution s = {.call = call, .g = &call->geometry, .kernel = find_microkernel(call->type)};
     s.packed = options->packed;
     s.is_last = options->order == IM2COLX_CHANNELS_LAST;
     s.size = (ptrdiff_t)im2colx_itemsize(call->type);
-    s.w_group = call->geometry.filters * call->w.outer;
+    s.w_group = w_group;
     s.threads = im2colx_workers(IM2COLX_MAX_THREADS, call->threads);
     s.skips_rows = options->is_finite && !s.is_last;
     s.is_filters = s.is_last || options->orientation == IM2COLX_FILTERS_IN_LANES;
@@ -487,7 +500,13 @@ static im2colx_status convolve(convolution *s)
     s->slabs = memory + table_bytes(s);
     s->scratches = s->slabs + s->slab_elements * s->threads * s->size;
     s->panels = s->scratches + s->scratch_elements * s->threads * s->size;
-    const im2colx_status status = im2colx_run(s->tasks, s->threads, s->is_filters ? filters_task : pixels_task, s, s->call->poll);
+    im2colx_status status = IM2COLX_OK;
+    if (s->packs_first) {
+        char *packed = memory + bytes - lines(packed_bytes(s));
+        status = im2colx_pack(s->call, s->is_last ? IM2COLX_CHANNELS_LAST : IM2COLX_CHANNELS_FIRST, packed);
+        s->packed = packed;
+    }
+    if (!status) status = im2colx_run(s->tasks, s->threads, s->is_filters ? filters_task : pixels_task, s, s->call->poll);
     if (memory != small) free(memory);
     return status;
 }
@@ -572,8 +591,7 @@ static im2colx_status for_phases(const im2colx_call *call, const im2colx_implici
             if (each == convolve_phase) zero_phase(call, at);
             continue;
         }
-        convolution s = choose(&part, &plain);
-        s.w_group = g->filters * call->w.outer;
+        convolution s = choose(&part, &plain, g->filters * call->w.outer);
         const im2colx_status status = each(&s, argument);
         if (status) return status;
     }
@@ -597,7 +615,7 @@ im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit
 {
     if (call->op == IM2COLX_GRAD_WEIGHT) return implicit_grad_weight(call, options->order, NULL);
     if (call->op == IM2COLX_GRAD_INPUT) return for_phases(call, options, convolve_phase, NULL);
-    convolution s = choose(call, options);
+    convolution s = choose(call, options, call->geometry.filters * call->w.outer);
     return convolve(&s);
 }
 
@@ -613,7 +631,7 @@ im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const 
     } else if (call->op == IM2COLX_GRAD_INPUT) {
         for_phases(call, options, add_facts, &facts);
     } else {
-        convolution s = choose(call, options);
+        convolution s = choose(call, options, call->geometry.filters * call->w.outer);
         add_facts(&s, &facts);
     }
     return facts;
