@@ -57,7 +57,7 @@ def _never(op, geometry, typecode, workspace):
     return None
 
 
-def _not_a_float(op, geometry, typecode, workspace):
+def _implicit_declines(op, geometry, typecode, workspace):
     if typecode not in ("f4", "f8"):
         return "its microkernels are for float32 and float64"
     # A padded or strided x is read from a copy of the rows around an output; a copy is at least as large as one patch.
@@ -68,6 +68,10 @@ def _not_a_float(op, geometry, typecode, workspace):
         return f"a padded patch of {patch:,} bytes exceeds the {MOST_SLAB:,} that it copies for a thread"
     if op == "grad_weight" and geometry.taps > MOST_TAPS:
         return f"a kernel of {geometry.taps:,} taps exceeds the {MOST_TAPS:,} whose sums it holds for a thread"
+    if workspace is not None:
+        size = _core.Problem(geometry, op, typecode, "implicit", 0, 1).workspace_nbytes()
+        if size > workspace:
+            return f"a thread of it needs {size:,} bytes, more than workspace={workspace:,}"
     return None
 
 
@@ -123,7 +127,7 @@ METHODS = (
         "no patch matrix and no BLAS: our own microkernels read x through the index map",
         500_000,
         False,
-        _not_a_float,
+        _implicit_declines,
         _implicit_seconds,
     ),
     Method(

@@ -52,6 +52,9 @@ def recipe(op, geometry, typecode, method, workspace, threads):
         threads = 1  # this BLAS starts threads of its own, and cannot be told not to
     tile = DEFAULT_WORKSPACE if workspace is None else workspace
     problem = _core.Problem(geometry, op, typecode, chosen.kind, tile, threads, work)
+    while chosen.kind == "implicit" and workspace is not None and threads > 1 and problem.workspace_nbytes() > workspace:
+        threads -= 1  # each has a copy of rows of its own; the method has declined if one is too many
+        problem = _core.Problem(geometry, op, typecode, chosen.kind, tile, threads, work)
     return Recipe(op, geometry, chosen, findings, threads, problem)
 
 
@@ -142,12 +145,13 @@ def narrowed(array, dtype):
 
 
 def execute(
-    op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None, packed=None
-):
+    op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None, packed=None,
+    problem=None,
+):  # fmt: skip
     """Runs an operation on the caller's arrays (two of x, w, y) and returns the third, in the caller's shape.
 
     The arrays have been checked against the geometry; what is checked here is what depends on their types.  `packed` is w
-    as the recipe's problem packed it.
+    as a problem packed it, and `problem` the one to run instead of the recipe's: those of a plan.
     """
     check_method(method)
     threads = resolve_threads(threads)
@@ -190,7 +194,7 @@ def execute(
         array.fill(0)
     arrays[target] = array
     if geometry.batch and array.size:
-        steps.problem.run(arrays["x"], arrays["w"], arrays["y"], bias, packed)
+        (problem or steps.problem).run(arrays["x"], arrays["w"], arrays["y"], bias, packed)
         if dtype.kind == "i" and dtype != result:
             array = narrowed(array, result)
     if is_direct:
@@ -243,6 +247,7 @@ class Plan(_core.PreparedCall):
                 problem = _core.Problem(geometry, "forward", self._compute.str[1:], "implicit", 0, self._recipe.threads)
                 problem.assume_finite()
         is_quick = geometry.given == "batch" and self._dtype == self._compute and self._compute.str[1:] in ("f4", "f8")
+        self._problem = problem
         self.prepare(problem, self._w, self._bias, self._packed, is_quick)
         for array in (self._w, self._bias, self._packed):
             if array is not None:
@@ -289,6 +294,7 @@ class Plan(_core.PreparedCall):
         y = execute(
             "forward", self._geometry, x=x, w=self._w, bias=self._bias, out=None if is_rounded else out,
             method=self.method, threads=self._threads, packed=self._packed,
+            problem=None if self._packed is None else self._problem,
         )  # fmt: skip
         if not is_rounded:
             return y

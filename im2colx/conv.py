@@ -62,7 +62,8 @@ def conv2d(
         Where to put the result: of its shape and dtype, writeable, not overlapping an input.  C-contiguous is fastest.
     workspace : int, optional
         Bytes that the method may use beside its arguments and the result: a bound on the tile of "indexed" (default
-        4 MiB); "im2col" refuses a smaller one than Φ takes.  Arrays that must be converted first are not counted.
+        4 MiB); "im2col" refuses a smaller one than Φ takes, and "implicit" takes fewer threads, or refuses, for one smaller
+        than its copies of rows.  Arrays that must be converted first are not counted.
     threads : int, optional
         At most this many threads.  Default: `get_num_threads`.
 

@@ -9,7 +9,7 @@ import pytest
 from cases import LAYOUTS, random_case, small_integers
 
 import im2colx
-from im2colx import _core, _reference
+from im2colx import _core, _plan, _reference
 from im2colx._geometry import resolve
 
 
@@ -197,3 +197,35 @@ def test_the_short_way_is_the_long_way():
     before = im2colx.get_num_threads()
     im2colx.set_num_threads(before)  # forgets
     assert np.array_equal(im2colx.conv2d(x, w), im2colx.conv2d(x, w, method="implicit"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_plan_gives_the_same_bits_for_any_x_in_memory(layout):
+    """Unaligned, spread or byte-swapped x goes the long way, and is summed in the same order as x that takes the short one."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((2, 64, 14, 14) if layout == "NCHW" else (2, 14, 14, 64)).astype("f4")
+    w = rng.standard_normal((64, 64, 3, 3) if layout == "NCHW" else (3, 3, 64, 64)).astype("f4")
+    plan = im2colx.plan_conv2d(x.shape, w, pad=1, layout=layout, method="implicit")
+    y = plan(x)
+    unaligned = np.zeros(x.nbytes + 1, "u1")[1:].view("f4").reshape(x.shape)
+    unaligned[...] = x
+    spread = np.empty((*x.shape[:-1], 2 * x.shape[-1]), "f4")[..., ::2]
+    spread[...] = x
+    for other in (unaligned, spread, x.astype(">f4"), x.tolist()):
+        if isinstance(other, list):
+            other = np.asarray(other, "f4")
+        assert np.array_equal(plan(other), y)
+
+
+def test_workspace_bounds_the_implicit_method_too():
+    x, w = np.ones((1, 64, 56, 56), "f4"), np.ones((64, 64, 3, 3), "f4")
+    expected = im2colx.conv2d(x, w, pad=1)
+    geometry = resolve(x.shape, w.shape, 1, 1, 1, 1, "NCHW")
+    alone = _plan.recipe("forward", geometry, "f4", "implicit", None, 1).problem.workspace_nbytes()
+    for workspace, threads in ((alone, 1), (2 * alone, 2), (3 * alone, 2)):
+        recipe = _plan.recipe("forward", geometry, "f4", "implicit", workspace, 2)
+        assert recipe.problem.workspace_nbytes() <= workspace and recipe.threads == threads
+    with pytest.raises(ValueError, match=f"more than workspace={alone - 1:,}"):
+        im2colx.conv2d(x, w, pad=1, method="implicit", workspace=alone - 1)
+    assert _plan.recipe("forward", geometry, "f4", "auto", alone - 1, 2).method.name == "indexed"
+    np.testing.assert_array_equal(im2colx.conv2d(x, w, pad=1, workspace=100_000), expected)
