@@ -189,8 +189,17 @@ def test_the_short_way_is_the_long_way():
         for value in values:
             with pytest.raises((TypeError, ValueError)):
                 im2colx.conv2d(x, w, **{name: value})
-    with pytest.raises(ValueError, match="out overlaps x"):
-        im2colx.conv2d(x, np.ones((3, 3, 1, 1)), out=x) or im2colx.conv2d(x, np.ones((3, 3, 1, 1)), out=x)
+    pointwise, other = np.ones((3, 3, 1, 1)), np.ones(3)
+    im2colx.conv2d(x, pointwise)  # remembered
+    small = np.ones((3, 3, 1, 1))
+    im2colx.conv2d(small, small)
+    for overlapping, named in ((x, {"x": x}), (small, {"x": small.copy(), "w": small})):
+        with pytest.raises(ValueError, match="out overlaps"):
+            im2colx.conv2d(**{"w": pointwise, **named}, out=overlapping)
+    column = np.ones((1, 3, 1, 1))
+    im2colx.conv2d(column, pointwise)
+    with pytest.raises(ValueError, match="out overlaps bias"):
+        im2colx.conv2d(column, pointwise, bias=other, out=other.reshape(1, 3, 1, 1))
     swapped = x.astype(">f8")
     assert np.array_equal(im2colx.conv2d(swapped, w), im2colx.conv2d(x, w))
     assert im2colx.conv2d(x.astype("f4"), w).dtype == np.float64
@@ -229,3 +238,13 @@ def test_workspace_bounds_the_implicit_method_too():
         im2colx.conv2d(x, w, pad=1, method="implicit", workspace=alone - 1)
     assert _plan.recipe("forward", geometry, "f4", "auto", alone - 1, 2).method.name == "indexed"
     np.testing.assert_array_equal(im2colx.conv2d(x, w, pad=1, workspace=100_000), expected)
+
+
+def test_the_bands_of_grad_weight_do_not_depend_on_threads():
+    """Here the size of a slab decides them, and the channels of a task are fewer with more threads."""
+    rng = np.random.default_rng(6)
+    x, grad = rng.standard_normal((1, 113, 6, 200)).astype("f4"), rng.standard_normal((1, 70, 6, 200)).astype("f4")
+    results = [
+        im2colx.conv2d_grad_weight(x, grad, (70, 113, 3, 3), pad=1, method="implicit", threads=threads) for threads in (1, 3, 5)
+    ]
+    assert all(np.array_equal(result, results[0]) for result in results)
