@@ -117,7 +117,7 @@ typedef struct {
 im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options);
 
 /* w packed for filters in lanes: how many bytes it takes, and the packing. For the instruction set in force. */
-size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type, im2colx_order order);
+size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type);
 im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed);
 
 /* What im2colx_implicit will do. */

@@ -19,12 +19,17 @@ typedef struct {
 enum { PIECE_COLUMNS = 1024 };
 
 /* How the sum is cut: `chunks` of `length` columns, the last perhaps shorter. */
-void cut_sum(const im2colx_geometry *g, int is_last, ptrdiff_t *chunks, ptrdiff_t *length);
-ptrdiff_t table_entries(const im2colx_geometry *g, int is_last);
-offset_tables make_tables(const im2colx_geometry *g, int is_last, const slab_layout *x, const im2colx_tensor *w,
+typedef struct {
+    ptrdiff_t chunks, length;
+} sum_cut;
+sum_cut cut_sum(const im2colx_geometry *g, int is_last);
+/* The chunks of a piece. */
+static inline ptrdiff_t piece_chunks(sum_cut cut) { return max_size(1, PIECE_COLUMNS / cut.length); }
+
+/* The tables for a cut; `memory` has room for table_entries. */
+static inline ptrdiff_t table_entries(sum_cut cut) { return 2 * (cut.chunks + cut.length); }
+offset_tables make_tables(const im2colx_geometry *g, int is_last, sum_cut cut, const slab_layout *x, const im2colx_tensor *w,
                           ptrdiff_t *memory);
-/* Chunks of a piece. */
-static inline ptrdiff_t piece_chunks(const offset_tables *o) { return max_size(1, PIECE_COLUMNS / o->length); }
 
 /* The begin of part i when `count` is cut evenly into `parts`. */
 static inline ptrdiff_t even_cut(ptrdiff_t count, ptrdiff_t parts, ptrdiff_t i)
@@ -42,16 +47,101 @@ static inline ptrdiff_t panel_width(ptrdiff_t filters, const microkernel *kernel
     return divide_up(divide_up(filters, kernel->lanes), panels_of(filters, kernel)) * kernel->lanes;
 }
 
-/* Where column r of a chunk lies in a chunk of a panel, and the packing of columns begin to end, whole chunks, of one:
- * to[place of q][lane] = w[f + lane][q], zero beyond `filled` filters. `place` is that of each r, times the width. */
-ptrdiff_t place_in_panel(const im2colx_geometry *g, int is_last, ptrdiff_t length, ptrdiff_t r);
-void pack_panel(const offset_tables *o, const ptrdiff_t *place, const microkernel *kernel, const char *w, ptrdiff_t w_outer,
-                ptrdiff_t filled, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to);
+/* Columns begin to end of a panel: to[q - begin][lane] = w[f + lane][q], zero beyond `filled` filters. */
+void pack_panel(const offset_tables *o, const microkernel *kernel, const char *w, ptrdiff_t w_outer, ptrdiff_t filled,
+                ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to);
+
+/* ---- Padding left out ---------------------------------------------------------------------------------------------- */
+
+/* The outputs, cut on each axis where the taps that fall inside the image change: those of a class have the same taps, and
+ * the others would be multiplied by zero. */
+typedef struct {
+    range outputs[IM2COLX_AXES];
+    ptrdiff_t taps;              /* of them inside */
+    const ptrdiff_t *a_inner, *b_inner; /* their offsets in x and in w or its panel */
+} tap_class;
+
+/* Outputs at once with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums; and where a piece of w is packed for
+ * them, more. */
+enum { BAND_PIXELS = 256, BAND_PIXELS_PACKING = 896 };
+
+enum { MOST_CLASSES = 64, MOST_CLASS_TAPS = 2048 };
+
+/* Fills in outputs and taps, those with most taps first, and returns how many classes there are; 0 if more than MOST_CLASSES
+ * or with more than MOST_CLASS_TAPS taps together. */
+int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES]);
+
+/* The offsets of a class's taps, from those of all taps: `taps` of them each, at `a` and `b`. */
+void fill_class(const im2colx_geometry *g, tap_class *c, const ptrdiff_t *a_all, const ptrdiff_t *b_all, ptrdiff_t *a,
+                ptrdiff_t *b);
+
+/* ---- A convolution and its tasks ------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const im2colx_call *call;
+    const im2colx_geometry *g;
+    const microkernel *kernel;
+    const char *packed;       /* panels of w, or NULL */
+    int is_last;
+    int is_filters;           /* filters in lanes */
+    int is_slab;              /* x is copied; otherwise read where it lies */
+    int is_finite;            /* every weight is: what the padding would add is zero */
+    int skips;                /* taps in the padding are left out; a chunk of the sum is a channel */
+    int packs_first;          /* a small w is packed before the tasks, not by each of them */
+    int is_w_panel;           /* w is a panel as it lies: filters are neighbours, and whole vectors */
+    ptrdiff_t size;           /* bytes of an element */
+    ptrdiff_t w_group;        /* elements of w from group to group */
+    slab_layout layout;
+    sum_cut cut;
+    ptrdiff_t piece;          /* chunks that are summed at once */
+    offset_tables tables;
+    const ptrdiff_t *b_chunk; /* with filters in lanes: of w or of its panel */
+    tap_class *classes;       /* likewise; one with all outputs unless taps are left out */
+    int class_count;
+    ptrdiff_t class_entries;  /* of their tables */
+    double share;             /* of the multiply-adds that is left */
+    ptrdiff_t band_pixels;    /* likewise: outputs at once */
+    ptrdiff_t band[IM2COLX_AXES]; /* outputs of a task: all of some axes, a part of others */
+    ptrdiff_t bands[IM2COLX_AXES];
+    ptrdiff_t filter_parts, tasks;
+    int threads;
+    ptrdiff_t slab_elements, scratch_elements, panel_elements; /* of a thread */
+    char *slabs, *scratches, *panels;
+} convolution;
+
+/* What a task computes: some outputs of one image, for some filters of one group. */
+typedef struct {
+    ptrdiff_t n, g, filter_part;
+    ptrdiff_t first[IM2COLX_AXES], count[IM2COLX_AXES]; /* outputs */
+    const char *x;                                      /* what tap 0 of the first output reads */
+} piece;
+
+/* The task's piece; fills its slab. */
+piece take_piece(const convolution *s, ptrdiff_t task, int worker);
+
+/* Where filter f of the output at (o0, o1, 0) from the piece's first goes, and its bias. */
+char *y_at(const convolution *s, const piece *p, ptrdiff_t f, ptrdiff_t o0, ptrdiff_t o1);
+const char *bias_at(const convolution *s, const piece *p, ptrdiff_t f);
+
+/* The two ways to do a task. */
+void pixels_task(void *convolution, ptrdiff_t task, int worker, im2colx_job *job);
+void filters_task(void *convolution, ptrdiff_t task, int worker, im2colx_job *job);
+
+/* The better way for the call, and doing it. */
+convolution choose_convolution(const im2colx_call *call, const im2colx_implicit_options *options, ptrdiff_t w_group);
+im2colx_status convolve(convolution *s);
+
+/* Adds what it would do to what the whole call does. */
+void add_facts(const convolution *s, im2colx_implicit_facts *facts);
+
+/* ---- Gradients ------------------------------------------------------------------------------------------------------- */
+
+/* With `facts_only`, only what they would do. */
+im2colx_status implicit_grad_input(const im2colx_call *call, const im2colx_implicit_options *options,
+                                   im2colx_implicit_facts *facts_only);
+im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order order, im2colx_implicit_facts *facts_only);
 
 /* Whether some tap of some output falls outside the image. */
 int needs_padding(const im2colx_geometry *g);
-
-/* The gradient with respect to w; or, if `facts_only` is given, only what it would do. */
-im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order order, im2colx_implicit_facts *facts_only);
 
 #endif

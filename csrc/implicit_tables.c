@@ -2,34 +2,20 @@
 #include "implicit.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- Tables ----------------------------------------------------------------------------------------------------- */
 
 /* How q is cut. Channels first: channels with all their taps, or the rows of a large kernel. Channels last: all of them, or
  * the channels of a tap. */
-void cut_sum(const im2colx_geometry *g, int is_last, ptrdiff_t *chunks, ptrdiff_t *length)
+sum_cut cut_sum(const im2colx_geometry *g, int is_last)
 {
     const ptrdiff_t taps = taps_of(g), columns = taps * g->channels;
-    if (columns <= INNER) {
-        *chunks = 1;
-        *length = columns;
-    } else if (is_last) {
-        *chunks = taps;
-        *length = g->channels;
-    } else if (taps > 2 * INNER) {
-        *chunks = g->channels * g->kernel[0] * g->kernel[1];
-        *length = g->kernel[2];
-    } else {
-        *length = max_size(1, INNER / taps) * taps;
-        *chunks = divide_up(columns, *length);
-    }
-}
-
-ptrdiff_t table_entries(const im2colx_geometry *g, int is_last)
-{
-    ptrdiff_t chunks, length;
-    cut_sum(g, is_last, &chunks, &length);
-    return 2 * (chunks + length);
+    if (columns <= INNER) return (sum_cut){1, columns};
+    if (is_last) return (sum_cut){taps, g->channels};
+    if (taps > 2 * INNER) return (sum_cut){g->channels * g->kernel[0] * g->kernel[1], g->kernel[2]};
+    const ptrdiff_t length = max_size(1, INNER / taps) * taps;
+    return (sum_cut){divide_up(columns, length), length};
 }
 
 /* Offsets of q = (channel, tap) or (tap, channel) in x's layout and in w. */
@@ -44,11 +30,10 @@ static void offsets_of(const im2colx_geometry *g, int is_last, const slab_layout
     *in_w = c * w->channel + k[0] * w->space[0] + k[1] * w->space[1] + k[2] * w->space[2];
 }
 
-offset_tables make_tables(const im2colx_geometry *g, int is_last, const slab_layout *x, const im2colx_tensor *w,
+offset_tables make_tables(const im2colx_geometry *g, int is_last, sum_cut cut, const slab_layout *x, const im2colx_tensor *w,
                           ptrdiff_t *memory)
 {
-    offset_tables o;
-    cut_sum(g, is_last, &o.chunks, &o.length);
+    offset_tables o = {.chunks = cut.chunks, .length = cut.length};
     o.last_length = g->channels * taps_of(g) - (o.chunks - 1) * o.length;
     o.x_inner = memory;
     o.w_inner = o.x_inner + o.length;
@@ -59,35 +44,83 @@ offset_tables make_tables(const im2colx_geometry *g, int is_last, const slab_lay
     return o;
 }
 
+/* ---- Padding left out --------------------------------------------------------------------------------------------- */
+
+/* Where the taps that fall inside the image change along an axis: ends of ranges of outputs, in order. */
+enum { MOST_ENDS = 16 };
+
+static int ends_of_axis(const im2colx_geometry *g, int axis, ptrdiff_t ends[MOST_ENDS])
+{
+    int count = 2;
+    ends[0] = 0;
+    ends[1] = g->output[axis];
+    for (ptrdiff_t k = 0; k < g->kernel[axis]; k++) {
+        const range reached = outputs_inside(g, axis, k);
+        for (int side = 0; side < 2; side++) {
+            const ptrdiff_t end = side ? reached.end : reached.begin;
+            int at = 0;
+            while (at < count && ends[at] < end) at++;
+            if (at < count && ends[at] == end) continue;
+            if (count == MOST_ENDS) return 0;
+            memmove(ends + at + 1, ends + at, (size_t)(count - at) * sizeof *ends);
+            ends[at] = end;
+            count++;
+        }
+    }
+    return count;
+}
+
+int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES])
+{
+    ptrdiff_t ends[IM2COLX_AXES][MOST_ENDS], parts[IM2COLX_AXES], at[IM2COLX_AXES], taps = 0;
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) parts[axis] = ends_of_axis(g, axis, ends[axis]) - 1;
+    if (parts[0] < 1 || parts[1] < 1 || parts[2] < 1 || parts[0] * parts[1] * parts[2] > MOST_CLASSES) return 0;
+    const int count = (int)(parts[0] * parts[1] * parts[2]);
+    for (int i = 0; i < count; i++) {
+        tap_class c = {.taps = 1};
+        unflatten(i, parts, at);
+        for (int axis = 0; axis < IM2COLX_AXES; axis++) {
+            c.outputs[axis] = (range){ends[axis][at[axis]], ends[axis][at[axis] + 1]};
+            c.taps *= range_size(taps_inside(g, axis, c.outputs[axis].begin));
+        }
+        taps += c.taps;
+        int to = i;
+        for (; to > 0 && classes[to - 1].taps < c.taps; to--) classes[to] = classes[to - 1];
+        classes[to] = c;
+    }
+    return taps <= MOST_CLASS_TAPS ? count : 0;
+}
+
+void fill_class(const im2colx_geometry *g, tap_class *c, const ptrdiff_t *a_all, const ptrdiff_t *b_all, ptrdiff_t *a,
+                ptrdiff_t *b)
+{
+    range inside[IM2COLX_AXES];
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) inside[axis] = taps_inside(g, axis, c->outputs[axis].begin);
+    c->a_inner = a;
+    c->b_inner = b;
+    for (ptrdiff_t k0 = inside[0].begin; k0 < inside[0].end; k0++)
+        for (ptrdiff_t k1 = inside[1].begin; k1 < inside[1].end; k1++)
+            for (ptrdiff_t k2 = inside[2].begin; k2 < inside[2].end; k2++) {
+                const ptrdiff_t tap = (k0 * g->kernel[1] + k1) * g->kernel[2] + k2;
+                *a++ = a_all[tap];
+                *b++ = b_all[tap];
+            }
+}
+
 /* ---- Panels of w ------------------------------------------------------------------------------------------------- */
 
-/* Where column r of a chunk lies in the chunk of a panel. Rows of taps are outermost, so that a part of them (group_part) is
- * one stretch of memory: the prefetchers of the caches follow no gaps. */
-ptrdiff_t place_in_panel(const im2colx_geometry *g, int is_last, ptrdiff_t length, ptrdiff_t r)
-{
-    const ptrdiff_t taps = taps_of(g), row = g->kernel[2], channels = length / taps;
-    if (is_last || length % taps) return r;
-    const ptrdiff_t c = r / taps, k0 = r % taps / row / g->kernel[1], k1 = r % taps / row % g->kernel[1], k2 = r % row;
-    return ((k1 * channels + c) * g->kernel[0] + k0) * row + k2;
-}
-
-/* Columns `begin` to `end` of a panel, whole chunks of it: to[place of q][lane] = w[f + lane][q], zero beyond `filled`. */
-void pack_panel(const offset_tables *o, const ptrdiff_t *place, const microkernel *kernel, const char *w,
-                       ptrdiff_t w_outer, ptrdiff_t filled, ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to)
+void pack_panel(const offset_tables *o, const microkernel *kernel, const char *w, ptrdiff_t w_outer, ptrdiff_t filled,
+                ptrdiff_t width, ptrdiff_t begin, ptrdiff_t end, char *to)
 {
     const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(kernel->type);
-    for (ptrdiff_t q = begin; q < end; q++) {
-        const ptrdiff_t chunk = q / o->length, r = q % o->length, offset = o->w_chunk[chunk] + o->w_inner[r];
-        kernel->pack_row(w + offset * size, w_outer, filled, width, to + (chunk * o->length * width - begin * width + place[r]) * size);
-    }
+    for (ptrdiff_t q = begin; q < end; q++, to += width * size)
+        kernel->pack_row(w + (o->w_chunk[q / o->length] + o->w_inner[q % o->length]) * size, w_outer, filled, width, to);
 }
 
-size_t im2colx_packed_bytes(const im2colx_geometry *g, im2colx_type type, im2colx_order order)
+size_t im2colx_packed_bytes(const im2colx_geometry *g, im2colx_type type)
 {
     const microkernel *kernel = find_microkernel(type);
-    ptrdiff_t chunks, length;
-    cut_sum(g, order == IM2COLX_CHANNELS_LAST, &chunks, &length);
-    return (size_t)(g->groups * panels_of(g->filters, kernel) * panel_width(g->filters, kernel) * chunks * length)
+    return (size_t)(g->groups * panels_of(g->filters, kernel) * panel_width(g->filters, kernel) * g->channels * taps_of(g))
            * im2colx_itemsize(type);
 }
 
@@ -99,19 +132,18 @@ im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void 
     const ptrdiff_t vectors = divide_up(g->filters, kernel->lanes), panels = panels_of(g->filters, kernel);
     const ptrdiff_t width = panel_width(g->filters, kernel);
     const int is_last = order == IM2COLX_CHANNELS_LAST;
-    ptrdiff_t *memory = malloc((size_t)(2 * table_entries(g, is_last)) * sizeof(ptrdiff_t));
+    const sum_cut cut = cut_sum(g, is_last);
+    ptrdiff_t *memory = malloc((size_t)table_entries(cut) * sizeof(ptrdiff_t));
     if (!memory) return IM2COLX_NO_MEMORY;
     const slab_layout none = {.phases = {1, 1, 1}};
-    const offset_tables tables = make_tables(g, is_last, &none, &call->w, memory);
-    ptrdiff_t *place = memory + table_entries(g, is_last);
-    for (ptrdiff_t r = 0; r < tables.length; r++) place[r] = place_in_panel(g, is_last, tables.length, r) * width;
+    const offset_tables tables = make_tables(g, is_last, cut, &none, &call->w, memory);
     for (ptrdiff_t group = 0; group < g->groups; group++)
         for (ptrdiff_t panel = 0; panel < panels; panel++) {
             const ptrdiff_t f = even_cut(vectors, panels, panel) * kernel->lanes;
             const ptrdiff_t end = even_cut(vectors, panels, panel + 1) * kernel->lanes;
-            pack_panel(&tables, place, kernel, (const char *)call->w.data + (group * g->filters + f) * call->w.outer * size,
+            pack_panel(&tables, kernel, (const char *)call->w.data + (group * g->filters + f) * call->w.outer * size,
                        call->w.outer, min_size(end, g->filters) - f, width, 0, columns,
-                       (char *)packed + (group * panels + panel) * width * tables.chunks * tables.length * size);
+                       (char *)packed + (group * panels + panel) * width * columns * size);
         }
     free(memory);
     return IM2COLX_OK;

@@ -90,17 +90,18 @@ static void weight_task(void *argument, ptrdiff_t task, int worker, im2colx_job 
                             + (n * s->call->y.outer + (group * g->filters + f) * s->call->y.channel) * size;
             take_band(s, y, filled, first, count, y_panel, x_offset, y_offset);
             const ptrdiff_t zero = 0, pixels = count[0] * count[1] * count[2];
-            const micro_sum sum = {1, pixels, pixels, &zero, &zero, x_offset, y_offset};
+            const micro_sum sum = {1, pixels, pixels, &zero, &zero, x_offset, y_offset, source};
             for (ptrdiff_t block = 0; block < blocks; block++) {
                 const ptrdiff_t q = even_cut(rows, blocks, block), mr = even_cut(rows, blocks, block + 1) - q;
                 const void *a[MICRO_ROWS];
+                void *c[MICRO_ROWS];
                 for (ptrdiff_t i = 0; i < mr; i++) {
                     ptrdiff_t k[IM2COLX_AXES];
                     unflatten((q + i) % s->taps, g->kernel, k);
+                    c[i] = sums + (q + i) * s->width * size;
                     a[i] = source + ((q + i) / s->taps * s->layout.channel + slab_tap(g, &s->layout, k)) * size;
                 }
-                kernel->function[mr - 1][nv - 1](&sum, a, s->is_y_panel ? y : y_panel, sums + q * s->width * size, s->width,
-                                                 accumulate);
+                kernel->function[mr - 1][nv - 1](&sum, a, s->is_y_panel ? y : y_panel, c, accumulate);
             }
             accumulate = 1;
         }

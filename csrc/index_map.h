@@ -21,6 +21,16 @@ static inline ptrdiff_t clamp_size(ptrdiff_t i, ptrdiff_t low, ptrdiff_t high) {
 /* a/b rounded up, for b > 0; zero for a <= 0, which is all that a clamp to 0 needs. */
 static inline ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
 
+static inline ptrdiff_t greatest_divisor(ptrdiff_t a, ptrdiff_t b)
+{
+    while (b) {
+        const ptrdiff_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
 static inline ptrdiff_t taps_of(const im2colx_geometry *g) { return g->kernel[0] * g->kernel[1] * g->kernel[2]; }
 static inline ptrdiff_t outputs_of(const im2colx_geometry *g) { return g->output[0] * g->output[1] * g->output[2]; }
 

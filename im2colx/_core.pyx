@@ -101,7 +101,7 @@ cdef extern from "im2colx.h" nogil:
 
     im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options)
     im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const im2colx_implicit_options *options)
-    size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type, im2colx_order order)
+    size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type)
     im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed)
     void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *,
                             ptrdiff_t, int, void *, ptrdiff_t) noexcept
@@ -311,7 +311,7 @@ cdef class Problem:
     def pack(self, cnp.ndarray w):
         """w packed for `run` of "implicit", as an array of bytes."""
         cdef im2colx_call call = self.call
-        cdef cnp.npy_intp size = im2colx_packed_bytes(&call.geometry, call.type, self.options.order) + 64
+        cdef cnp.npy_intp size = im2colx_packed_bytes(&call.geometry, call.type) + 64
         cdef cnp.ndarray packed = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
         cdef ptrdiff_t offset = -<ptrdiff_t>cnp.PyArray_DATA(packed) & 63  # a panel's rows are whole cache lines
         packed = packed[offset : size - 64 + offset]

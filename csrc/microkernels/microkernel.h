@@ -12,7 +12,7 @@
  * q runs through chunks of neighbours: q = (s, r), offset(q) = chunk[s] + inner[r], for a and b alike. So the index map of
  * a whole convolution is two short tables.
  *
- * Units are elements. Nothing needs more alignment than an element has. Rows of c are `ldc` apart, all of nv*lanes
+ * Units are elements. Nothing needs more alignment than an element has. Rows of c lie anywhere; all of nv*lanes
  * elements are written, and without `accumulate` they are never read. b is read as whole vectors: up to nv*lanes elements
  * from every b_offset(q).
  */
@@ -29,6 +29,7 @@ typedef struct {
     ptrdiff_t last_length;
     const ptrdiff_t *a_chunk, *b_chunk; /* chunks of them */
     const ptrdiff_t *a_inner, *b_inner; /* length of them */
+    const void *ahead;                  /* a row of a that will be needed soon: fetched into the cache, an element a chunk */
 } micro_sum;
 
 /* Which elements of a row of c go to y, vector by vector: those in `keep` move together to `to`, in their order. */
@@ -38,8 +39,7 @@ typedef struct {
     ptrdiff_t to[MICRO_VECTORS];
 } micro_places;
 
-typedef void (*micro_function)(const micro_sum *sum, const void *const *a, const void *b, void *c, ptrdiff_t ldc,
-                               int accumulate);
+typedef void (*micro_function)(const micro_sum *sum, const void *const *a, const void *b, void *const *c, int accumulate);
 
 /* One row: an element type on an instruction set. */
 typedef struct {

@@ -22,10 +22,9 @@ typedef T LOOSE __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias
 /* mr and nv are constants wherever this is inlined, so the accumulators are registers. */
 static inline __attribute__((always_inline)) TARGET void PASTE(body, NAME)(const int mr, const int nv, const micro_sum *sum,
                                                                            const void *const *rows, const void *b_,
-                                                                           void *c_, ptrdiff_t ldc, int accumulate)
+                                                                           void *const *c, int accumulate)
 {
     VECTOR acc[MICRO_ROWS][MICRO_VECTORS];
-    T *c = c_;
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (VECTOR){0};
     for (ptrdiff_t s = 0; s < sum->chunks; s++) {
@@ -34,6 +33,7 @@ static inline __attribute__((always_inline)) TARGET void PASTE(body, NAME)(const
         const T *const b = (const T *)b_ + sum->b_chunk[s];
         const T *a[MICRO_ROWS];
         UNROLL for (int i = 0; i < mr; i++) a[i] = (const T *)rows[i] + sum->a_chunk[s];
+        __builtin_prefetch((const T *)sum->ahead + sum->a_chunk[s]);
         for (ptrdiff_t r = 0; r < length; r++) {
             const T *const at = b + b_inner[r];
             const ptrdiff_t offset = a_inner[r];
@@ -47,17 +47,17 @@ static inline __attribute__((always_inline)) TARGET void PASTE(body, NAME)(const
     }
     if (accumulate) {
         UNROLL for (int i = 0; i < mr; i++)
-            UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const LOOSE *)(c + i * ldc + j * LANES);
+            UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const LOOSE *)((const T *)c[i] + j * LANES);
     }
     UNROLL for (int i = 0; i < mr; i++)
-        UNROLL for (int j = 0; j < nv; j++) *(LOOSE *)(c + i * ldc + j * LANES) = acc[i][j];
+        UNROLL for (int j = 0; j < nv; j++) *(LOOSE *)((T *)c[i] + j * LANES) = acc[i][j];
 }
 
 #define KERNEL(MR, NV)                                                                                               \
     static TARGET void PASTE(micro_##MR##x##NV, NAME)(const micro_sum *sum, const void *const *a, const void *b,     \
-                                                      void *c, ptrdiff_t ldc, int accumulate)                        \
+                                                      void *const *c, int accumulate)                                \
     {                                                                                                                \
-        PASTE(body, NAME)(MR, NV, sum, a, b, c, ldc, accumulate);                                                    \
+        PASTE(body, NAME)(MR, NV, sum, a, b, c, accumulate);                                                         \
     }
 #define KERNELS(MR) KERNEL(MR, 1) KERNEL(MR, 2) KERNEL(MR, 3) KERNEL(MR, 4)
 KERNELS(1) KERNELS(2) KERNELS(3) KERNELS(4) KERNELS(5) KERNELS(6)
