@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
         "is found, or build it here with `pip install -e .`"
     ) from error
 
+from im2colx._explain import Explanation, explain
 from im2colx._info import info
 from im2colx._methods import methods
 from im2colx._plan import Plan, plan_conv2d
@@ -26,6 +27,7 @@ from im2colx.conv import conv2d, conv2d_grad_input, conv2d_grad_weight, output_s
 from im2colx.patches import PatchMatrix, col2im, im2col
 
 __all__ = [
+    "Explanation",
     "PatchMatrix",
     "Plan",
     "__version__",
@@ -33,6 +35,7 @@ __all__ = [
     "conv2d",
     "conv2d_grad_input",
     "conv2d_grad_weight",
+    "explain",
     "get_num_threads",
     "im2col",
     "info",

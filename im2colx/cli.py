@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from im2colx._explain import _cli as explain
 from im2colx._geometry import resolve
 from im2colx._info import info
 from im2colx._methods import METHODS
@@ -129,6 +130,9 @@ def build_parser():
     part.add_argument("--threads", type=positive, default=None, help="at most this many (default: all that may be used)")
     part.add_argument("--seconds", type=float, default=2.0, help="to measure altogether (default 2)")
     part.add_argument("--json", action="store_true", help="print as JSON")
+
+    part = command("explain", explain.run, "show how one output of a convolution comes about, with every number put in")
+    explain.add_arguments(part)
 
     part = command(
         "experiment", experiment.run, "train a convolutional network and its fully connected twin on MNIST (arXiv 1712.01252)"

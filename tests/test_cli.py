@@ -12,7 +12,7 @@ from im2colx._methods import methods_for
 
 
 def test_every_command_has_help(capsys):
-    for command in ([], ["info"], ["selftest"], ["bench"], ["experiment"]):
+    for command in ([], ["info"], ["selftest"], ["bench"], ["explain"], ["experiment"]):
         with pytest.raises(SystemExit) as stopped:
             cli.main([*command, "--help"])
         assert stopped.value.code == 0

@@ -9,6 +9,8 @@ import io
 
 import numpy as np
 
+from im2colx._extras import require_matplotlib
+
 from .paper import FILTERS, KERNEL, PATCH, ROWS, SIDE, STRIDE
 from .verdict import NAMES
 
@@ -24,15 +26,6 @@ _DARK = {
     "page": "#1a1c20", "ink": "#e8e8e6", "soft": "#a3a8b0", "grid": "#34383f", "box": "#262a30",
     "train": "#56b4e9", "val": "#e69f00", "cnn": "#0072b2", "fc": "#f4f4f2", "gap": "#cc9fd8",
 }
-
-
-def require_matplotlib():
-    """Import matplotlib, or raise an ImportError that says how to install it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(f"the figures need matplotlib ({error}): pip install 'im2colx[experiment]'") from error
-    return matplotlib
 
 
 def draw(metrics, runs, examples, *, dark=False):

@@ -1,0 +1,10 @@
+"""Packages that only some of the functions need, imported when one of these is called."""
+
+
+def require_matplotlib():
+    """Import matplotlib, or raise an ImportError that says how to install it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(f"the figures need matplotlib ({error}): pip install 'im2colx[experiment]'") from error
+    return matplotlib
