@@ -110,7 +110,11 @@ def test_the_sizes_and_their_formula():
         shape = output_shape(x.shape, w.shape, *case.geometry, layout=layout)
         assert (sizes["OH"], sizes["OW"]) == positions(shape, layout)[2:]
         assert call["x_shape"] == list(x.shape) and call["w_shape"] == list(w.shape) and call["y_shape"] == list(shape)
-        assert (call["layout"], call["groups"], call["dtype"]) == (layout, case.groups, str(conv2d(x, w, *case.geometry, layout=layout).dtype))
+        assert (call["layout"], call["groups"], call["dtype"]) == (
+            layout,
+            case.groups,
+            str(conv2d(x, w, *case.geometry, layout=layout).dtype),
+        )
         for number, axis in enumerate(e.facts["output_size"]):
             span = axis["dilation"] * (axis["kernel"] - 1) + 1
             padded = axis["size"] + axis["before"] + axis["after"]
@@ -152,7 +156,11 @@ def test_the_index_map_both_ways(layout):
         # An element of the padded image: a number of the row plus one of the column.
         padded = np.pad(np.arange(np.prod(x_shape)).reshape(x_shape) + 1, [(0, 0), (0, 0), *case.pad] if layout == "NCHW" else [(0, 0), *case.pad, (0, 0)])  # fmt: skip
         assert place["base"] + place["offset_of_q"] == place["offset"]
-        inner = [place["n"], place["c"], place["i"], place["j"]] if layout == "NCHW" else [place["n"], place["i"], place["j"], place["c"]]
+        inner = (
+            [place["n"], place["c"], place["i"], place["j"]]
+            if layout == "NCHW"
+            else [place["n"], place["i"], place["j"], place["c"]]
+        )
         at_offset = padded.ravel()[place["offset"]]
         assert at_offset == (np.ravel_multi_index(inner, x_shape) + 1 if place["inside"] else 0)
 
@@ -178,7 +186,9 @@ def test_base_depends_on_the_row_only_and_offset_on_the_column_only():
 
 def test_how_often_pixels_are_used_is_what_col2im_adds():
     for e, case, layout, x, _ in some_explanations(50, 3):
-        ones = np.ones((case.n * np.prod([e.facts["sizes"][name] for name in ("OH", "OW")]), case.c * np.prod(case.kernel)), int)
+        ones = np.ones(
+            (case.n * np.prod([e.facts["sizes"][name] for name in ("OH", "OW")]), case.c * np.prod(case.kernel)), int
+        )
         counts = first_axes(col2im(ones, x.shape, case.kernel, *case.geometry[:3], layout=layout), layout)
         uses = e.facts["uses"]
         assert (counts == counts[:1, :1]).all()  # the same in every image and channel
@@ -224,7 +234,7 @@ def test_the_matrix_of_the_layer():
         some = drawing.layer(e.facts, 3)
         assert len(some.rows) == min(3, places.shape[0]) and some.rows[some.row] == tuple(e.facts["at"][name] for name in "fab")
 
-        xg, _, group = group_of(case, layout, x, w, e.facts["at"]["f"])
+        xg, _, _ = group_of(case, layout, x, w, e.facts["at"]["f"])
         patches = drawing.patches(e.facts, 10**6)
         phi = PatchMatrix(xg, case.kernel, *case.geometry[:3], layout=layout)
         assert len(patches.cells) == phi.shape[0] * phi.shape[1] and patches.row == e.facts["at"]["p"] and patches.is_whole
@@ -238,7 +248,10 @@ def test_the_view_holds_the_values():
         padded = np.pad(first_axes(x, layout).astype(object), [(0, 0), (0, 0), *case.pad], constant_values=None)
         np.testing.assert_array_equal(np.array(facts["x"], object), padded)
         assert view["n"] == [0, case.n] and view["c"] == [0, case.c] and view["f"] == [0, case.f]
-        assert view["i"] == [-case.pad[0][0], case.h + case.pad[0][1]] and view["j"] == [-case.pad[1][0], case.w + case.pad[1][1]]
+        assert view["i"] == [-case.pad[0][0], case.h + case.pad[0][1]] and view["j"] == [
+            -case.pad[1][0],
+            case.w + case.pad[1][1],
+        ]
         np.testing.assert_array_equal(facts["y_values"], first_axes(conv2d(x, w, *case.geometry, layout=layout), layout))
         columns = w.reshape(case.f, -1) if layout == "NCHW" else w.reshape(-1, case.f).T
         np.testing.assert_array_equal(facts["w"], columns)
@@ -261,7 +274,9 @@ def test_values_of_shapes_alone_are_small_and_distinct():
     # an array and a shape
     x = np.arange(1, 51, dtype="float32").reshape(1, 2, 5, 5)
     assert explain(x, (3, 2, 3, 3), **PAPER_LIKE).facts["y"] == e.facts["y"]
-    assert explain((1, 2, 5, 5), np.ones((3, 2, 3, 3)), **PAPER_LIKE).facts["sum"] == sum((2, 3, 4, 7, 8, 9, 27, 28, 29, 32, 33, 34))
+    assert explain((1, 2, 5, 5), np.ones((3, 2, 3, 3)), **PAPER_LIKE).facts["sum"] == sum(
+        (2, 3, 4, 7, 8, 9, 27, 28, 29, 32, 33, 34)
+    )
 
 
 @pytest.mark.parametrize("given", ["image", "plane"])
@@ -362,13 +377,17 @@ def test_what_is_shown_of_large_arrays_is_right():
         ("NHWC", 4, (12, 45, 50, 32), (5, 3, 8, 24), (1, 3), ((2, 0), (1, 1)), (2, 1)),
         ("NCHW", 1, (1, 2, 70, 70), (1, 2, 30, 33), (7, 5), 0, 1),
         ("NCHW", 30, (2, 30, 20, 20), (60, 1, 3, 3), 1, 1, 1),
+        ("NCHW", 1, (1, 2, 5, 6), (3, 2, 3, 3), (2, 1), ((50, 60), (70, 40)), 1),  # outputs of nothing but padding
     ):
         x, w = small_integers(rng, x_shape, "float32"), small_integers(rng, w_shape, "float32")
         y = first_axes(conv2d(x, w, stride, pad, dilation, groups, layout=layout), layout)
-        for _ in range(6):
-            at = tuple(int(rng.integers(size)) for size in y.shape)
+        inner = tuple(tuple(int(rng.integers(size)) for size in y.shape) for _ in range(5))
+        for at in ((0, 0, 0, 0), tuple(size - 1 for size in y.shape), *inner):
             e = explain(x, w, stride, pad, dilation, groups, layout=layout, at=at)
             facts, view = e.facts, e.facts["view"]
+            for name, axis in zip("ij", facts["output_size"], strict=True):
+                assert -axis["before"] <= view[name][0] < view[name][1] <= axis["size"] + axis["after"]
+                assert view[name][1] - view[name][0] >= min(14, axis["padded"])
             assert facts["y"] == y[at] and facts["left_out"]["what"]
             ranges = [slice(*view[name]) for name in "nfab"]
             assert all(part.start <= position < part.stop for part, position in zip(ranges, at, strict=True))
@@ -393,7 +412,8 @@ def test_what_is_shown_of_large_arrays_is_right():
             counts = first_axes(col2im(np.ones((len(x) * np.prod(y.shape[2:]), every.shape[1] * np.prod(weights.shape[2:])), "f4"), x.shape,
                                        weights.shape[2:], stride, pad, dilation, layout=layout), layout)[0, 0]  # fmt: skip
             uses = facts["uses"]
-            np.testing.assert_array_equal(uses["counts"], counts[slice(*uses["i"]), slice(*uses["j"])])
+            shown = counts[slice(*uses["i"]), slice(*uses["j"])]
+            np.testing.assert_array_equal(np.array(uses["counts"]).reshape(shown.shape), shown)
             assert uses["most"] == counts.max() and uses["never"] == np.count_nonzero(counts == 0)
 
 
@@ -418,7 +438,17 @@ def test_the_text_has_the_numbers():
             assert formula in text and f"⌊{axis['padded'] - axis['reach']} / {axis['stride']}⌋ + 1 = {axis['output']}" in text
         place, found = facts["index_map"], facts["readers"]
         for name in "nrabcuvij":
-            assert re.search(rf"^   {name} = .* = {place[name]}$", text, re.MULTILINE)
+            formula, numbers, value = re.search(rf"^   {name} = (.*?)  *= (.*?)  *= (-?\d+)$", text, re.MULTILINE).groups()
+            assert eval(numbers.replace("div", "//").replace("mod", "%").replace("·", "*")) == place[name] == int(value)
+            names = facts["sizes"] | place | {"g": facts["at"]["group"]}
+            if name in "ij":
+                names |= {
+                    letter: facts["output_size"][name == "j"][key]
+                    for letter, key in (("S", "stride"), ("D", "dilation"), ("P", "before"))
+                }
+            assert eval(
+                formula.replace("div", "//").replace("mod", "%").replace("·", "*").replace("C/G", "C//G"), names
+            ) == int(value)
         flat = " ".join(text.split())
         assert f"element {place['base']:,} + {place['offset_of_q']:,} = {place['offset']:,}:" in flat
         if place["inside"]:
@@ -428,15 +458,25 @@ def test_the_text_has_the_numbers():
     assert str(e) == e.text()
 
 
+def test_the_text_sums_up_what_it_leaves_out():
+    for side, channels in ((3, 4), (7, 3)):  # of 64; 36 entries, all written, and 147, of which 50
+        e = explain((1, 64, 10, 10), (2, 64, side, side), at=(0, 1, 2, 3))
+        more, rest = re.search(r"\.\.\. and ([\d,]+) more terms, which add up to (-?\d+)", e.text()).groups()
+        written = re.findall(r"^ +\d+  \(.* (-?\d+)  +-?\d+$", e.text(), re.MULTILINE)
+        assert len(written) == min(50, channels * side * side) and len(written) + int(more.replace(",", "")) == 64 * side * side
+        assert sum(map(int, written)) + int(rest) == e.facts["y"]
+        assert f"Only {channels} of its channels are shown" in " ".join(e.text().split())
+
+
 def test_the_drawings_of_the_text():
     text = explain((1, 1, 3, 3), (2, 1, 2, 2)).text()
     lines = [line.split() for line in text[text.index("M (8 x 9)") :].splitlines()]
-    assert lines[0] == "M (8 x 9) Φ (4 x 4)".split()
+    assert lines[0] == ["M", "(8", "x", "9)", "Φ", "(4", "x", "4)"]
     assert lines[1:5] == [["ab.cd....", "abde"], [".ab.cd...", "bcef"], ["...ab.cd.", "degh"], [">....ab.cd", ">efhi"]]
     assert lines[5:9] == [["ab.cd...."], [".ab.cd..."], ["...ab.cd."], ["....ab.cd"]]
     text = explain((1, 1, 9, 9), (1, 1, 2, 2), pad=1, at=(0, 0, 0, 0)).text()  # 81 pixels, 100 outputs
     lines = [line.split() for line in text[text.index("M (100 x 81)") :].splitlines()]
-    assert lines[0] == "M (100 x 81), a part".split()
+    assert lines[0] == ["M", "(100", "x", "81),", "a", "part"]
     assert lines[1] == [">d" + 74 * "."] and lines[2] == ["cd" + 73 * "."] and lines[10] == [8 * "." + "c" + 66 * "."]
     assert len(lines[27][0]) == 75
     at = text.index("Φ (100 x 4), a part")
@@ -448,7 +488,14 @@ def test_numbers_as_words():
                         (1 / 3, "0.3333"), (-2.71828, "-2.718"), (1.0625, "1.063"), (-1.0625, "-1.063"), (9.99996, "10"), (12345.678, "12350"),
                         (1.5e-5, "1.5e-5"), (0.00012345, "0.0001234"), (2**70, "1.181e21"), (math.inf, "∞"), (-math.inf, "-∞"), (math.nan, "NaN")):  # fmt: skip
         assert digits(value) == word
-    assert [amount(size) for size in (0, 9999, 10_240, 1023_500, 3 * 2**30, 2**60)] == ["0 bytes", "9,999 bytes", "10.0 KiB", "0.98 MiB", "3.00 GiB", "1,024 PiB"]
+    assert [amount(size) for size in (0, 9999, 10_240, 1023_500, 3 * 2**30, 2**60)] == [
+        "0 bytes",
+        "9,999 bytes",
+        "10.0 KiB",
+        "0.98 MiB",
+        "3.00 GiB",
+        "1,024 PiB",
+    ]
     assert [duration(value) for value in (2e-9, 1.5e-6, 0.25, 3, 4000)] == ["2 ns", "1.5 µs", "250 ms", "3 s", "4,000 s"]
 
 
@@ -458,7 +505,7 @@ def test_numbers_as_words():
 class Page(html.parser.HTMLParser):
     """The page as a browser without scripts sees it; fails for tags that do not match."""
 
-    VOID = {"meta", "input", "br", "img", "rect", "path"}  # those of svg are closed by "/>"
+    VOID = ("meta", "input", "br", "img", "rect", "path")  # those of svg are closed by "/>"
 
     def __init__(self, text):
         super().__init__()
@@ -472,7 +519,9 @@ class Page(html.parser.HTMLParser):
         attrs = dict(attrs)
         if "id" in attrs:
             self.ids.append(attrs["id"])
-        self.addresses += [value for name, value in attrs.items() if name in ("src", "href", "srcset", "action", "data", "poster")]
+        self.addresses += [
+            value for name, value in attrs.items() if name in ("src", "href", "srcset", "action", "data", "poster")
+        ]
         if attrs.get("http-equiv") == "Content-Security-Policy":
             self.policy = attrs["content"]
         if tag == "table" and "data-panel" in attrs:
@@ -534,6 +583,15 @@ def typeset(value):
     return digits(value).replace("-", "−")
 
 
+def plane(values):
+    """A table as the page writes it; None is padding."""
+    return [[typeset(value or 0) for value in row] for row in values]
+
+
+def read(table):
+    return [[float(text.replace("−", "-")) for text in row] for row in table]
+
+
 def test_the_page_holds_the_facts():
     for e, case, layout, x, w in some_explanations(25, 10):
         facts, page = e.facts, Page(e.html())
@@ -541,7 +599,6 @@ def test_the_page_holds_the_facts():
         assert json.loads(page.scripts[0][1]) == json.loads(e.json())
         at, view = facts["at"], facts["view"]
 
-        plane = lambda values: [[typeset(value or 0) for value in row] for row in values]  # noqa: E731
         assert page.grids("image") == [plane(channel) for channel in facts["x"][at["n"]]]
         for _, r, s in page.marked("image", "in"):
             i, j = r + view["i"][0], s + view["j"][0]
@@ -566,10 +623,13 @@ def test_the_page_holds_the_facts():
         first = max(0, min(at["p"] - 8, len(whole) - 16))
         assert phi == plane(whole[first : first + 16].tolist())
         assert columns == plane((wg.reshape(len(wg), -1).T if layout == "NCHW" else wg.reshape(-1, wg.shape[-1])).tolist())
-        numbers = [[float(text.replace("−", "-")) for text in row] for row in phi], [[float(text.replace("−", "-")) for text in row] for row in columns]
-        np.testing.assert_array_equal(np.matmul(*numbers), [[float(text.replace("−", "-")) for text in row] for row in product])
+        np.testing.assert_array_equal(np.matmul(read(phi), read(columns)), read(product))
         assert page.marked("Y", "out") == [(0, at["p"] - first, facts["lands"]["column"])]
-        same = [(p - first, q) for p, q in facts["readers"]["list"] if first <= p < first + len(phi) and (p, q) != (at["p"], facts["index_map"]["q"])]
+        same = [
+            (p - first, q)
+            for p, q in facts["readers"]["list"]
+            if first <= p < first + len(phi) and (p, q) != (at["p"], facts["index_map"]["q"])
+        ]
         if facts["readers"]["count"] <= 64:
             assert [place[1:] for place in page.marked("phi", "same")] == same
         assert page.pairs == [tuple(pair) for pair in facts["readers"]["list"]]
@@ -583,7 +643,12 @@ def test_the_page_holds_the_facts():
                 assert shown == text
         assert page.slots["y"] == [typeset(facts["y"])]
         plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", e.html().split("<script")[0]))
-        for number in (facts["phi"]["rows"], facts["matrix"]["weight_places"], facts["matrix"]["patch_padding"], facts["cost"]["multiply_adds"]):
+        for number in (
+            facts["phi"]["rows"],
+            facts["matrix"]["weight_places"],
+            facts["matrix"]["patch_padding"],
+            facts["cost"]["multiply_adds"],
+        ):
             assert f"{number:,}" in plain
 
 
@@ -625,7 +690,9 @@ def test_a_notebook_shows_the_page_in_a_frame_of_its_own():
     e = explain((1, 1, 4, 4), (1, 1, 2, 2))
     found = re.fullmatch(r'<iframe [^>]*srcdoc="([^"<>]*)"></iframe>', e._repr_html_())
     assert html.unescape(found[1]) == e.html()
-    assert repr(e) == f"<Explanation of y[0, 0, 1, 1] = {digits(e.facts['y'])}: x (1, 1, 4, 4), w (1, 1, 2, 2) -> y (1, 1, 3, 3)>"
+    assert (
+        repr(e) == f"<Explanation of y[0, 0, 1, 1] = {digits(e.facts['y'])}: x (1, 1, 4, 4), w (1, 1, 2, 2) -> y (1, 1, 3, 3)>"
+    )
 
 
 # ---- Picture, files, command ----------------------------------------------------------------------------------------
@@ -647,6 +714,21 @@ def test_the_picture():
     assert width == 1650 and 1500 < height < 4000
     *shapes, options = LARGE[5]
     assert len(explain(*shapes, **options).png()) < 800_000
+
+
+def test_awkward_shapes_are_drawn_too():
+    for x_shape, w_shape, options in (
+        ((2, 2, 0, 3), (3, 2, 2, 2), {"pad": ((1, 1), (0, 0))}),  # no pixels
+        ((1, 2, 5, 6), (3, 2, 3, 3), {"pad": 50, "at": (0, 0, 0, 0)}),  # none in sight
+        ((1, 1, 1, 1), (1, 1, 1, 1), {}),
+        ((1, 70, 2), (1, 30, 2, 5), {"layout": "NHWC", "dilation": 2}),
+    ):
+        e = explain(x_shape, w_shape, **options)
+        texts = [text.get_text() for text in e.figure().axes[0].texts]
+        assert any(f"conv2d gives {typeset(e.facts['y'])}" in text for text in texts)
+        page = Page(e.html())
+        assert page.slots["y"] == [typeset(e.facts["y"])] and len(page.labels) == 2
+        assert max(map(len, e.text().splitlines())) <= 80
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch, capsys, tmp_path):
@@ -685,7 +767,13 @@ def test_the_command(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out) == json.loads(e.json())
     assert cli.main([*COMMAND, "--format", "html"]) == 0
     assert capsys.readouterr().out == e.html() + "\n"
-    for name, options in (("a.html", []), ("b.txt", []), ("c.png", ["--format", "png"]), ("d", ["--format", "html"]), ("e.json", [])):
+    for name, options in (
+        ("a.html", []),
+        ("b.txt", []),
+        ("c.png", ["--format", "png"]),
+        ("d", ["--format", "html"]),
+        ("e.json", []),
+    ):
         assert cli.main([*COMMAND, "--out", str(tmp_path / name), *options]) == 0
         assert capsys.readouterr().out == f"Wrote {tmp_path / name}\n"
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == (tmp_path / "d").read_text(encoding="utf-8") == e.html()
@@ -701,7 +789,22 @@ def test_options_of_the_command(capsys):
         assert cli.main(["explain", *options, "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 
-    call = facts("--x", "2,9,8,4", "--w", "3,2,2,6", "--layout", "NHWC", "--stride", "2,1", "--pad", "1:0,0:2", "--dilation", "1,2", "--groups", "2")["call"]
+    call = facts(
+        "--x",
+        "2,9,8,4",
+        "--w",
+        "3,2,2,6",
+        "--layout",
+        "NHWC",
+        "--stride",
+        "2,1",
+        "--pad",
+        "1:0,0:2",
+        "--dilation",
+        "1,2",
+        "--groups",
+        "2",
+    )["call"]
     assert (call["stride"], call["pad"], call["dilation"], call["groups"]) == ([2, 1], [[1, 0], [0, 2]], [1, 2], 2)
     assert facts("--pad", "same")["call"]["y_shape"] == [1, 3, 5, 5]
     assert facts("--pad", "1,2", "--dtype", "float64")["call"]["pad"] == [[1, 1], [2, 2]]

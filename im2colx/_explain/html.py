@@ -457,7 +457,7 @@ def _path(cells):
 
 def _drawing(kind, drawn, shades, marks, label):
     """An svg of the cells: a path for each shade, one for padding, and the marks on top."""
-    rows, columns = len(drawn.rows), len(drawn.columns)
+    rows, columns = len(drawn.rows), max(1, len(drawn.columns))  # of M none, where nothing but padding is shown
     paths = {f"s{shade}": [] for shade in range(drawing.SHADES)} | {"pad": []}
     for (row, column, _, _), shade in zip(drawn.cells, shades, strict=True):
         paths["pad" if shade is None else f"s{shade}"].append((row, column))
@@ -483,7 +483,7 @@ def _drawings(facts):
     column = layer.columns.index(marked[1:]) if marked else None
     of_filter = {row for row, output in enumerate(layer.rows) if output[0] == at["f"]}
     layer_marks = {
-        "row": _box(layer.row, 0, 1, len(layer.columns)),
+        "row": _box(layer.row, 0, 1, max(1, len(layer.columns))),
         "line": "" if column is None else _box(0, column, len(layer.rows), 1),
         "col": _path([(row, col) for row, col, k, _ in layer.cells if k == mark and row in of_filter]),
         "hot": "" if column is None else _box(layer.row, column, 1, 1),

@@ -27,7 +27,7 @@ function digits(value) {
     const [mantissa, exponent] = value.toExponential(3).split("e").map(Number);
     text = -4 <= exponent && exponent < 6 ? String(Number(value.toExponential(3))) : `${mantissa}e${exponent}`;
   }
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 const signed = value => String(value).replaceAll("-", "−");
 const thousands = value => String(value).replace(/\B(?=(\d{3})+$)/g, ",");
@@ -298,15 +298,15 @@ const drawings = {
       cells,
       rows,
       marks: {
-        row: box(index - start, 0, 1, layerPixels.length),
+        row: box(index - start, 0, 1, Math.max(layerPixels.length, 1)),
         line: s === undefined ? "" : box(0, s, rows.length, 1),
         col: path(cells.filter(cell => cell.k === state.k && cell.f === state.f).map(cell => [cell.r, cell.s])),
         hot: s === undefined ? "" : box(index - start, s, 1, 1),
       },
-      point: (r, s) => pointAt(...layerPixels[s]),
+      point: (r, s) => layerPixels[s] && pointAt(...layerPixels[s]),
       choose(r, s) {
         output(state.n, ...rows[r]);
-        pointAt(...layerPixels[s]);
+        if (layerPixels[s]) pointAt(...layerPixels[s]);
       },
     };
   },

@@ -348,7 +348,7 @@ def _matrices(sheet, facts):
         ("M", layer, (matrix["rows"], matrix["columns"]), share * room, "weight"),
         ("Φ", patches, (phi["rows"], phi["columns"]), (1 - share) * room, "patch"),
     ):
-        rows, columns = len(drawn.rows), len(drawn.columns)
+        rows, columns = len(drawn.rows), max(1, len(drawn.columns))  # of M none, where nothing but padding is shown
         wide = min(width / columns, 0.14)
         tall = min(max(wide, 0.05), 3 / rows)
         height = rows * tall

@@ -145,7 +145,7 @@ def _product(facts):
     p, f, left = at["p"], at["f"], facts["left_out"]
     dots = ", ..." if left["entries"] or len(entries) > LINES else ""
     lines = [
-        "3. The patch becomes a row of Φ",
+        "3. The patch becomes a row of Φ (im2col, Algorithm 1)",
         *_wrapped(f"Φ[{p}, :] = ({', '.join(digits(entry['x']) for entry in entries[:LINES])}{dots})"),
         "",
         "4. The filter becomes a column of W",
@@ -258,12 +258,12 @@ def _matrices(facts):
     lines += _wrapped(
         f"The layer's own matrix takes a whole image: y = M x with M of F·OH·OW x C·H·W = {matrix['rows']:,} x "
         f"{matrix['columns']:,}. Its {matrix['weights']:,} weights stand at {matrix['weight_places']:,} places (one weight "
-        f"at most {matrix['weight_most']:,} times), the other {matrix['entries'] - matrix['weight_places']:,} entries are 0."
+        f"at most {times(matrix['weight_most'])}), the other {matrix['entries'] - matrix['weight_places']:,} entries are 0."
     )
     together = f" of the {facts['sizes']['G']} groups together" if facts["sizes"]["G"] > 1 else ""
     lines += _wrapped(
         f"Φ{together} has {matrix['patch_entries']:,} entries for an image: {matrix['patch_pixels']:,} pixels (one pixel at most "
-        f"{facts['uses']['most']:,} times) and {matrix['patch_padding']:,} zeros of padding."
+        f"{times(facts['uses']['most'])}) and {matrix['patch_padding']:,} zeros of padding."
     )
     layer, patches = drawing.layer(facts, DRAWN), drawing.patches(facts, DRAWN)
     letters = {
@@ -300,10 +300,8 @@ def _letters(drawn, cells):
     most = WIDTH - 5
     first = min((column for row, column, *_ in drawn.cells if row == drawn.row), default=0)
     start = max(0, min(first - 2, len(drawn.columns) - most))
-    marked = [">" if row == drawn.row else " " for row in range(len(lines))]
-    return [mark + "".join(line[start : start + most]) for mark, line in zip(marked, lines, strict=True)], most < len(
-        drawn.columns
-    )
+    lines = [(">" if number == drawn.row else " ") + "".join(line[start : start + most]) for number, line in enumerate(lines)]
+    return lines, most < len(drawn.columns)
 
 
 # ---- Cost -----------------------------------------------------------------------------------------------------------
