@@ -154,7 +154,8 @@ def test_the_index_map_both_ways(layout):
         assert (place["a"], place["b"]) == (place["r"] // sizes[3], place["r"] % sizes[3]) == at[2:]
         assert (place["u"], place["v"]) == (entry["u"], entry["v"])
         # An element of the padded image: a number of the row plus one of the column.
-        padded = np.pad(np.arange(np.prod(x_shape)).reshape(x_shape) + 1, [(0, 0), (0, 0), *case.pad] if layout == "NCHW" else [(0, 0), *case.pad, (0, 0)])  # fmt: skip
+        pads = [(0, 0), (0, 0), *case.pad] if layout == "NCHW" else [(0, 0), *case.pad, (0, 0)]
+        padded = np.pad(np.arange(np.prod(x_shape)).reshape(x_shape) + 1, pads)
         assert place["base"] + place["offset_of_q"] == place["offset"]
         inner = (
             [place["n"], place["c"], place["i"], place["j"]]
@@ -409,8 +410,9 @@ def test_what_is_shown_of_large_arrays_is_right():
                 for b in range(*view["b"]):
                     for i, j in drawing.taps_of(facts, a, b):
                         assert view["i"][0] <= i < view["i"][1] and view["j"][0] <= j < view["j"][1]
-            counts = first_axes(col2im(np.ones((len(x) * np.prod(y.shape[2:]), every.shape[1] * np.prod(weights.shape[2:])), "f4"), x.shape,
-                                       weights.shape[2:], stride, pad, dilation, layout=layout), layout)[0, 0]  # fmt: skip
+            ones = np.ones((len(x) * np.prod(y.shape[2:]), every.shape[1] * np.prod(weights.shape[2:])), "f4")
+            counts = col2im(ones, x.shape, weights.shape[2:], stride, pad, dilation, layout=layout)
+            counts = first_axes(counts, layout)[0, 0]
             uses = facts["uses"]
             shown = counts[slice(*uses["i"]), slice(*uses["j"])]
             np.testing.assert_array_equal(np.array(uses["counts"]).reshape(shown.shape), shown)
@@ -434,7 +436,8 @@ def test_the_text_has_the_numbers():
             assert where in " ".join(line)
         assert f"The sum is {digits(facts['y'])}; conv2d gives y = {digits(facts['y'])}" in text
         for axis in facts["output_size"]:
-            formula = f"⌊({axis['size']} + {axis['before']} + {axis['after']} - {axis['dilation']}·({axis['kernel']} - 1) - 1) / {axis['stride']}⌋ + 1"
+            padded = f"{axis['size']} + {axis['before']} + {axis['after']}"
+            formula = f"⌊({padded} - {axis['dilation']}·({axis['kernel']} - 1) - 1) / {axis['stride']}⌋ + 1"
             assert formula in text and f"⌊{axis['padded'] - axis['reach']} / {axis['stride']}⌋ + 1 = {axis['output']}" in text
         place, found = facts["index_map"], facts["readers"]
         for name in "nrabcuvij":
@@ -484,9 +487,11 @@ def test_the_drawings_of_the_text():
 
 
 def test_numbers_as_words():
-    for value, word in ((0, "0"), (-0.0, "0"), (7.0, "7"), (-373, "-373"), (999999, "999999"), (1234567, "1.235e6"), (0.5, "0.5"),
-                        (1 / 3, "0.3333"), (-2.71828, "-2.718"), (1.0625, "1.063"), (-1.0625, "-1.063"), (9.99996, "10"), (12345.678, "12350"),
-                        (1.5e-5, "1.5e-5"), (0.00012345, "0.0001234"), (2**70, "1.181e21"), (math.inf, "∞"), (-math.inf, "-∞"), (math.nan, "NaN")):  # fmt: skip
+    for value, word in (
+        (0, "0"), (-0.0, "0"), (7.0, "7"), (-373, "-373"), (999999, "999999"), (1234567, "1.235e6"), (0.5, "0.5"),
+        (1 / 3, "0.3333"), (-2.71828, "-2.718"), (1.0625, "1.063"), (-1.0625, "-1.063"), (9.99996, "10"), (12345.678, "12350"),
+        (1.5e-5, "1.5e-5"), (0.00012345, "0.0001234"), (2**70, "1.181e21"), (math.inf, "∞"), (-math.inf, "-∞"), (math.nan, "NaN"),
+    ):  # fmt: skip
         assert digits(value) == word
     assert [amount(size) for size in (0, 9999, 10_240, 1023_500, 3 * 2**30, 2**60)] == [
         "0 bytes",

@@ -100,7 +100,8 @@ def slots(facts):
         "sum": (f"The products shown add up to {_number(facts['sum'])}, the other {left['entries']:,} to {_number(left['sum'])}: "
                 f"together {_number(facts['sum'] + left['sum'])}." if left["entries"] else f"The sum is {_number(facts['sum'])}.")
         + f" conv2d gives {y} = {_number(facts['y'])}.",
-        "lands": f"Row {at['p']} times column {lands['column']} is {y}, element {lands['offset']:,} of y in memory, counted from 0.",
+        "lands": f"Row {at['p']} times column {lands['column']} is {y}, element {lands['offset']:,} of y in memory, "
+        "counted from 0.",
         "entry": f"Φ[{at['p']}, {entry['q']}]",
         "where": f"So Φ[{at['p']}, {entry['q']}] is the pixel (n, c, i, j) = {pixel}, which is {value}." if place["inside"]
         else f"(n, c, i, j) = {pixel} lies outside the image: padding, an explicit 0.",
@@ -152,8 +153,8 @@ def _elided(facts):
         return ""
     items = "".join(f"<li>{signed(html.escape(text))}</li>" for text in what)
     return (
-        '<div class="note"><p><b>These shapes are large, so this page shows a neighbourhood of one output.</b> All sizes, counts and '
-        f"costs are those of the whole. What can be pointed at and chosen here:</p><ul>{items}</ul></div>"
+        '<div class="note"><p><b>These shapes are large, so this page shows a neighbourhood of one output.</b> All sizes, counts '
+        f"and costs are those of the whole. What can be pointed at and chosen here:</p><ul>{items}</ul></div>"
     )
 
 
@@ -191,9 +192,9 @@ def _groups(facts):
     if sizes["G"] == 1:
         return ""
     return (
-        f"<p>There are G = {sizes['G']} groups of {sizes['C'] // sizes['G']} channels and {sizes['F'] // sizes['G']} filters. A filter "
-        "sees only the channels of its own group (the others are dimmed), and each group has a Φ and a W of its own: those of "
-        "the chosen filter are shown.</p>"
+        f"<p>There are G = {sizes['G']} groups of {sizes['C'] // sizes['G']} channels and {sizes['F'] // sizes['G']} filters. "
+        "A filter sees only the channels of its own group (the others are dimmed), and each group has a Φ and a W of its own: "
+        "those of the chosen filter are shown.</p>"
     )
 
 
@@ -314,7 +315,8 @@ def _strip(facts, panel, name):
     more = f'<span class="more">and {left:,} more</span>' if left else ""
     widest = len(",".join(str(facts["view"][name][1] - 1) for name in "ncij"))  # about the longest (n, c, i, j)
     return (
-        f'<div class="strip {panel}" data-panel="{panel}" role="group" aria-label="{name}" style="--e:{max(3.65, 0.42 * widest):.2f}">'
+        f'<div class="strip {panel}" data-panel="{panel}" role="group" aria-label="{name}" '
+        f'style="--e:{max(3.65, 0.42 * widest):.2f}">'
         f"{''.join(cards)}{more}</div>"
     )
 
@@ -572,10 +574,11 @@ def _cost(facts):
         for what, name in (("x", "x"), ("w", "w"), ("y", "y"), ("Φ, if it is stored", "phi"), ("M, with its zeros", "matrix"))
     )
     return (
-        f"<p>In {cost['dtype']}, whatever the method: {cost['multiply_adds']:,} multiplications and as many additions. The methods "
-        "differ in the memory they need besides x, w and y, and in how fast they read x.</p>"
-        f'<div class="side"><div class="scroll"><table class="plain cost"><thead><tr><th>method</th><th>extra memory</th><th>estimate, '
-        f"1 thread</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<div class="scroll"><table class="plain memory"><thead><tr><th>what</th><th>memory</th></tr></thead><tbody>{memory}</tbody></table>'
-        f"</div></div><p>method=&quot;auto&quot; takes <b>{cost['auto']}</b>, the least estimate.</p>"
+        f"<p>In {cost['dtype']}, whatever the method: {cost['multiply_adds']:,} multiplications and as many additions. The "
+        "methods differ in the memory they need besides x, w and y, and in how fast they read x.</p>"
+        f'<div class="side"><div class="scroll"><table class="plain cost"><thead><tr><th>method</th><th>extra memory</th>'
+        f"<th>estimate, 1 thread</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="scroll"><table class="plain memory"><thead><tr><th>what</th><th>memory</th></tr></thead>'
+        f"<tbody>{memory}</tbody></table></div></div>"
+        f"<p>method=&quot;auto&quot; takes <b>{cost['auto']}</b>, the least estimate.</p>"
     )

@@ -457,12 +457,14 @@ function draw() {
   all("[data-step]").forEach(el => {
     el.disabled = position() + Number(el.dataset.step) < 0 || position() + Number(el.dataset.step) >= outputs.length;
   });
-  // W may be taller than its frame.
+  // W may be taller than its frame, Φ wider.
   for (const frame of all(".equation .scroll")) {
     const marked = frame.querySelector(".hot, .out");
-    if (!marked || frame.scrollHeight <= frame.clientHeight) continue;
-    const top = marked.offsetTop - frame.offsetTop;
-    if (top < frame.scrollTop + 50 || top > frame.scrollTop + frame.clientHeight - 50) frame.scrollTop = top - frame.clientHeight / 2;
+    if (!marked) continue;
+    for (const [edge, length, client, scroll] of [["offsetTop", "offsetHeight", "clientHeight", "scrollTop"], ["offsetLeft", "offsetWidth", "clientWidth", "scrollLeft"]]) {
+      const start = marked[edge] - (marked.offsetParent === frame.offsetParent ? frame[edge] : 0);
+      if (start < frame[scroll] || start + marked[length] > frame[scroll] + frame[client]) frame[scroll] = start - frame[client] / 2;
+    }
   }
   drawReaders();
   svgs.forEach(drawMatrix);

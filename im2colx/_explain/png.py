@@ -109,8 +109,8 @@ class _Sheet:
         steps = (0.24, 0.75, 0.4, 1, 0.57)  # neighbours differ
         colormap = ListedColormap([_mixed(self.colors["page"], self.colors[color], share) for share in steps])
         self.axes.imshow(
-            np.ma.masked_invalid(shades), colormap.with_extremes(bad=self.colors["card"]), vmin=0, vmax=drawing.SHADES, interpolation="nearest",
-            extent=(x, x + width, y + height, y), aspect="auto", zorder=1,
+            np.ma.masked_invalid(shades), colormap.with_extremes(bad=self.colors["card"]), vmin=0, vmax=drawing.SHADES,
+            interpolation="nearest", extent=(x, x + width, y + height, y), aspect="auto", zorder=1,
         )  # fmt: skip
         self.box(x, y, width, height, edge="soft", above=3)
 
@@ -284,10 +284,8 @@ def _product(sheet, facts):
     words += f"The sum is {_number(total)}."
     sheet.y += sheet.lines(MARGIN, [words], size=9)
     lands = f"y[{', '.join(map(str, facts['lands']['index']))}]"
-    sheet.text(
-        MARGIN, sheet.y, f"6  It is row {at['p']}, column {facts['lands']['column']} of Φ·W, that is {lands}; conv2d gives {_number(facts['y'])}.",
-        size=9, weight="bold",
-    )  # fmt: skip
+    words = f"6  It is row {at['p']}, column {facts['lands']['column']} of Φ·W, that is {lands}; "
+    sheet.text(MARGIN, sheet.y, f"{words}conv2d gives {_number(facts['y'])}.", size=9, weight="bold")
     sheet.y += 0.2
 
 
@@ -374,13 +372,13 @@ def _matrices(sheet, facts):
         x += width + 0.4
     sheet.y = bottom + 0.1
     of_layer = (
-        f"M, the layer’s matrix: {matrix['entries']:,} entries, of them {matrix['weight_places']:,} weights ({matrix['weights']:,} "
-        f"different ones, each at most {times(matrix['weight_most'])}); dashed: the marked weight."
+        f"M, the layer’s matrix: {matrix['entries']:,} entries, of them {matrix['weight_places']:,} weights "
+        f"({matrix['weights']:,} different ones, each at most {times(matrix['weight_most'])}); dashed: the marked weight."
     )
     of_patches = (
         f"Φ of an image: {matrix['patch_entries']:,} entries, of them {matrix['patch_pixels']:,} pixels ({matrix['columns']:,} "
-        f"different ones, each at most {times(facts['uses']['most'])}) and {matrix['patch_padding']:,} zeros of padding; dotted: the "
-        "marked pixel."
+        f"different ones, each at most {times(facts['uses']['most'])}) and {matrix['patch_padding']:,} zeros of padding; dotted: "
+        "the marked pixel."
     )
     sheet.y += sheet.lines(MARGIN, [of_layer, of_patches], size=8.5, color="soft")
 

@@ -181,9 +181,10 @@ def _landing(facts):
         [(digits(plane[row - a.start][column - b.start]), (row, column) == (at["a"], at["b"])) for column in columns]
         for row in a
     ]
+    count = sizes["N"] * sizes["F"] * sizes["OH"] * sizes["OW"]
     words = (
         f"Row {lands['row']}, column {lands['column']} of Φ·W is y[{', '.join(map(str, lands['index']))}], element "
-        f"{lands['offset']:,} of the {sizes['N'] * sizes['F'] * sizes['OH'] * sizes['OW']:,} in memory, counted from 0 ({call['layout']})."
+        f"{lands['offset']:,} of the {count:,} in memory, counted from 0 ({call['layout']})."
     )
     return [
         "6. Where the number lands",
