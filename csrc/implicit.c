@@ -24,6 +24,8 @@ enum { PACK_FIRST_BYTES = 256 << 10 };
 enum { SMALL_WORKSPACE = 8 << 10 };
 /* Multiply-adds from which it is worth finding out which taps to leave out. */
 enum { WORTH_SKIPPING = 1 << 20 };
+/* Columns of a chunk then, about: with 9 and five outputs a tile, the microkernel lost a tenth. */
+enum { SKIPPING_LENGTH = 128 };
 
 /* ---- Tasks ------------------------------------------------------------------------------------------------------- */
 
@@ -135,29 +137,33 @@ static ptrdiff_t packed_bytes(const convolution *s)
     return (ptrdiff_t)im2colx_packed_bytes(s->g, s->call->type);
 }
 
-/* Whether to leave out the taps that fall into the padding, in chunks of a channel, and what share of the work is left. The
- * pieces of the sum stay the same, and so do its bits. */
+/* Whether to leave out the taps that fall into the padding, with how many channels in a chunk, and what share of the work is
+ * left. The pieces of the sum stay the same, and so do its bits. */
 static void consider_skipping(convolution *s)
 {
     const im2colx_geometry *g = s->g;
-    const ptrdiff_t taps = taps_of(g), outputs = outputs_of(g), channels = s->piece * s->cut.length / taps;
+    const ptrdiff_t taps = taps_of(g), outputs = outputs_of(g);
     if (!s->is_finite || s->is_last || !needs_padding(g) || (s->cut.chunks > 1 && s->cut.length % taps)) return;
     if ((double)outputs * (double)(taps * g->channels) * (double)g->filters < WORTH_SKIPPING) return;
     tap_class classes[MOST_CLASSES];
     const int count = find_classes(g, classes);
+    if (!count) return;
+    /* As many channels as make a chunk long, in whole chunks a piece. */
+    const ptrdiff_t piece = s->cut.chunks == 1 ? g->channels : s->piece * s->cut.length / taps;
+    ptrdiff_t channels = min_size(piece, max_size(1, SKIPPING_LENGTH / taps));
+    while (s->cut.chunks > 1 && piece % channels) channels--;
     double work = 0;
     for (int i = 0; i < count; i++) {
         double pixels = 1;
         for (int axis = 0; axis < IM2COLX_AXES; axis++) pixels *= (double)range_size(classes[i].outputs[axis]);
         work += pixels * (double)classes[i].taps;
-        s->class_entries += 2 * classes[i].taps;
+        s->class_entries += 2 * channels * classes[i].taps;
     }
-    if (!count) return;
-    s->skips = 1;
+    s->skips = channels;
     s->class_count = count;
     s->share = work / ((double)outputs * (double)taps);
-    s->cut = (sum_cut){g->channels, taps};
-    s->piece = channels;
+    s->cut = (sum_cut){divide_up(g->channels, channels), channels * taps};
+    s->piece = divide_up(piece, channels);
 }
 
 /* Whether channels of x as it lies share so few sets of a second-level cache (1024 sets of 64 bytes, 8 to 16 ways) that they
@@ -275,8 +281,9 @@ static void fill_tables(convolution *s, char *memory)
     }
     find_classes(g, s->classes);
     for (int i = 0; i < s->class_count; i++) {
-        fill_class(g, s->classes + i, o->x_inner, b_inner, entries, entries + s->classes[i].taps);
-        entries += 2 * s->classes[i].taps;
+        const ptrdiff_t length = s->skips * s->classes[i].taps;
+        fill_class(g, s->skips, s->classes + i, o->x_inner, b_inner, entries, entries + length);
+        entries += 2 * length;
     }
 }
 

@@ -58,7 +58,7 @@ void pack_panel(const offset_tables *o, const microkernel *kernel, const char *w
 typedef struct {
     range outputs[IM2COLX_AXES];
     ptrdiff_t taps;              /* of them inside */
-    const ptrdiff_t *a_inner, *b_inner; /* their offsets in x and in w or its panel */
+    const ptrdiff_t *a_inner, *b_inner; /* their offsets in x and in w or its panel, for the channels of a chunk */
 } tap_class;
 
 /* Outputs at once with filters in lanes: with a panel of 256 bytes a row, 64 KiB of sums; and where a piece of w is packed for
@@ -71,9 +71,9 @@ enum { MOST_CLASSES = 64, MOST_CLASS_TAPS = 2048 };
  * or with more than MOST_CLASS_TAPS taps together. */
 int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES]);
 
-/* The offsets of a class's taps, from those of all taps: `taps` of them each, at `a` and `b`. */
-void fill_class(const im2colx_geometry *g, tap_class *c, const ptrdiff_t *a_all, const ptrdiff_t *b_all, ptrdiff_t *a,
-                ptrdiff_t *b);
+/* The offsets of a class's taps for `channels` channels, from those of all taps: channels * taps of them, at `a` and `b`. */
+void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *c, const ptrdiff_t *a_all, const ptrdiff_t *b_all,
+                ptrdiff_t *a, ptrdiff_t *b);
 
 /* ---- A convolution and its tasks ------------------------------------------------------------------------------------- */
 
@@ -86,7 +86,7 @@ typedef struct {
     int is_filters;           /* filters in lanes */
     int is_slab;              /* x is copied; otherwise read where it lies */
     int is_finite;            /* every weight is: what the padding would add is zero */
-    int skips;                /* taps in the padding are left out; a chunk of the sum is a channel */
+    ptrdiff_t skips;          /* if taps in the padding are left out: the channels of a chunk; otherwise zero */
     int packs_first;          /* a small w is packed before the tasks, not by each of them */
     int is_w_panel;           /* w is a panel as it lies: filters are neighbours, and whole vectors */
     ptrdiff_t size;           /* bytes of an element */

@@ -92,8 +92,7 @@ static void compute_run(const convolution *s, const piece *p, const output_run *
             for (ptrdiff_t i = 0; i < mr; i++) rows[i] = c + i * ldc * size;
             if (bias) kernel->fill(c, ldc, mr, nv * lanes, bias, 1, 0);
             for (ptrdiff_t chunk = 0; chunk < s->tables.chunks; chunk += at_once) {
-                micro_sum sum = part_of_sum(&s->tables, chunk, at_once);
-                sum.ahead = a[0];
+                const micro_sum sum = part_of_sum(&s->tables, chunk, at_once);
                 kernel->function[mr - 1][nv - 1](&sum, a, x + start * size, rows, bias || chunk);
             }
             if (is_direct) continue;

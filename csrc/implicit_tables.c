@@ -91,20 +91,21 @@ int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES])
     return taps <= MOST_CLASS_TAPS ? count : 0;
 }
 
-void fill_class(const im2colx_geometry *g, tap_class *c, const ptrdiff_t *a_all, const ptrdiff_t *b_all, ptrdiff_t *a,
-                ptrdiff_t *b)
+void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *class, const ptrdiff_t *a_all,
+                const ptrdiff_t *b_all, ptrdiff_t *a, ptrdiff_t *b)
 {
     range inside[IM2COLX_AXES];
-    for (int axis = 0; axis < IM2COLX_AXES; axis++) inside[axis] = taps_inside(g, axis, c->outputs[axis].begin);
-    c->a_inner = a;
-    c->b_inner = b;
-    for (ptrdiff_t k0 = inside[0].begin; k0 < inside[0].end; k0++)
-        for (ptrdiff_t k1 = inside[1].begin; k1 < inside[1].end; k1++)
-            for (ptrdiff_t k2 = inside[2].begin; k2 < inside[2].end; k2++) {
-                const ptrdiff_t tap = (k0 * g->kernel[1] + k1) * g->kernel[2] + k2;
-                *a++ = a_all[tap];
-                *b++ = b_all[tap];
-            }
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) inside[axis] = taps_inside(g, axis, class->outputs[axis].begin);
+    class->a_inner = a;
+    class->b_inner = b;
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (ptrdiff_t k0 = inside[0].begin; k0 < inside[0].end; k0++)
+            for (ptrdiff_t k1 = inside[1].begin; k1 < inside[1].end; k1++)
+                for (ptrdiff_t k2 = inside[2].begin; k2 < inside[2].end; k2++) {
+                    const ptrdiff_t r = ((c * g->kernel[0] + k0) * g->kernel[1] + k1) * g->kernel[2] + k2;
+                    *a++ = a_all[r];
+                    *b++ = b_all[r];
+                }
 }
 
 /* ---- Panels of w ------------------------------------------------------------------------------------------------- */

@@ -90,7 +90,7 @@ static void weight_task(void *argument, ptrdiff_t task, int worker, im2colx_job 
                             + (n * s->call->y.outer + (group * g->filters + f) * s->call->y.channel) * size;
             take_band(s, y, filled, first, count, y_panel, x_offset, y_offset);
             const ptrdiff_t zero = 0, pixels = count[0] * count[1] * count[2];
-            const micro_sum sum = {1, pixels, pixels, &zero, &zero, x_offset, y_offset, source};
+            const micro_sum sum = {1, pixels, pixels, &zero, &zero, x_offset, y_offset};
             for (ptrdiff_t block = 0; block < blocks; block++) {
                 const ptrdiff_t q = even_cut(rows, blocks, block), mr = even_cut(rows, blocks, block + 1) - q;
                 const void *a[MICRO_ROWS];

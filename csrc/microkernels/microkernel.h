@@ -29,7 +29,6 @@ typedef struct {
     ptrdiff_t last_length;
     const ptrdiff_t *a_chunk, *b_chunk; /* chunks of them */
     const ptrdiff_t *a_inner, *b_inner; /* length of them */
-    const void *ahead;                  /* a row of a that will be needed soon: fetched into the cache, an element a chunk */
 } micro_sum;
 
 /* Which elements of a row of c go to y, vector by vector: those in `keep` move together to `to`, in their order. */

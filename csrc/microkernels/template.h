@@ -33,7 +33,6 @@ static inline __attribute__((always_inline)) TARGET void PASTE(body, NAME)(const
         const T *const b = (const T *)b_ + sum->b_chunk[s];
         const T *a[MICRO_ROWS];
         UNROLL for (int i = 0; i < mr; i++) a[i] = (const T *)rows[i] + sum->a_chunk[s];
-        __builtin_prefetch((const T *)sum->ahead + sum->a_chunk[s]);
         for (ptrdiff_t r = 0; r < length; r++) {
             const T *const at = b + b_inner[r];
             const ptrdiff_t offset = a_inner[r];
