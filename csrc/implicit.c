@@ -24,6 +24,8 @@ enum { PACK_FIRST_BYTES = 256 << 10 };
 enum { SMALL_WORKSPACE = 8 << 10 };
 /* Multiply-adds from which it is worth finding out which taps to leave out. */
 enum { WORTH_SKIPPING = 1 << 20 };
+/* Outputs for a weight from which it is worth finding out whether the weights are finite: a hundredth of the work. */
+enum { WORTH_LOOKING = 256 };
 /* Columns of a chunk then, about: with 9 and five outputs a tile, the microkernel lost a tenth. */
 enum { SKIPPING_LENGTH = 128 };
 
@@ -319,11 +321,26 @@ void add_facts(const convolution *s, im2colx_implicit_facts *facts)
     facts->tasks += s->tasks;
 }
 
+/* Whether every weight is finite, where it pays to look: w in one block, and used by many outputs. */
+static int has_finite_weights(const im2colx_call *call, const im2colx_implicit_options *options)
+{
+    const im2colx_geometry *g = &call->geometry;
+    const im2colx_tensor *w = &call->w;
+    const ptrdiff_t filter = g->channels * taps_of(g);
+    if (options->is_finite || options->order == IM2COLX_CHANNELS_LAST || !needs_padding(g)) return options->is_finite;
+    const int is_block = w->space[2] == 1 && w->space[1] == g->kernel[2] && w->space[0] == g->kernel[1] * g->kernel[2]
+                         && w->channel == taps_of(g) && w->outer == filter;
+    return is_block && g->batch * outputs_of(g) >= WORTH_LOOKING
+           && find_microkernel(call->type)->all_finite(w->data, g->groups * g->filters * filter);
+}
+
 im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options)
 {
     if (call->op == IM2COLX_GRAD_WEIGHT) return implicit_grad_weight(call, options->order, NULL);
-    if (call->op == IM2COLX_GRAD_INPUT) return implicit_grad_input(call, options, NULL);
-    convolution s = choose_convolution(call, options, call->geometry.filters * call->w.outer);
+    im2colx_implicit_options known = *options;
+    known.is_finite = has_finite_weights(call, options);
+    if (call->op == IM2COLX_GRAD_INPUT) return implicit_grad_input(call, &known, NULL);
+    convolution s = choose_convolution(call, &known, call->geometry.filters * call->w.outer);
     return convolve(&s);
 }
 

@@ -52,6 +52,8 @@ typedef struct {
     double (*burn)(ptrdiff_t rounds);
     /* to[i] = from[2*i], for 0 <= i < count */
     void (*copy_even)(void *to, const void *from, ptrdiff_t count);
+    /* Whether none of `count` neighbours is inf or nan. */
+    int (*all_finite)(const void *from, ptrdiff_t count);
     /* to[j] = from[j*step] for j < count, and zero for count <= j < width */
     void (*pack_row)(const void *from, ptrdiff_t step, ptrdiff_t count, ptrdiff_t width, void *to);
     /* c[i][j] = value[i*row_step + j*lane_step] */

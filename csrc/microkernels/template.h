@@ -79,6 +79,14 @@ static TARGET double PASTE(burn, NAME)(ptrdiff_t rounds)
     return acc[0][0];
 }
 
+static TARGET int PASTE(all_finite, NAME)(const void *from_, ptrdiff_t count)
+{
+    const T *from = from_;
+    int is_finite = 1; /* inf - inf and nan - nan are nan; without an early end the loop is one of vectors */
+    for (ptrdiff_t i = 0; i < count; i++) is_finite &= from[i] - from[i] == 0;
+    return is_finite;
+}
+
 static TARGET void PASTE(pack_row, NAME)(const void *from_, ptrdiff_t step, ptrdiff_t count, ptrdiff_t width, void *to_)
 {
     T *to = to_;
@@ -148,7 +156,8 @@ static TARGET void PASTE(store, NAME)(const void *c_, ptrdiff_t ldc, ptrdiff_t r
 static const microkernel PASTE(row, NAME) = {
     .isa = ISA, .level = LEVEL, .type = TYPE, .lanes = LANES, .vectors = VECTORS,
     .function = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)},
-    .copy_even = PASTE(copy_even, NAME), .burn = PASTE(burn, NAME), .pack_row = PASTE(pack_row, NAME), .fill = PASTE(fill, NAME), .store_kept = PASTE(store_kept, NAME),
+    .copy_even = PASTE(copy_even, NAME), .burn = PASTE(burn, NAME), .all_finite = PASTE(all_finite, NAME),
+    .pack_row = PASTE(pack_row, NAME), .fill = PASTE(fill, NAME), .store_kept = PASTE(store_kept, NAME),
     .store = PASTE(store, NAME),
 };
 
