@@ -328,9 +328,7 @@ static int has_finite_weights(const im2colx_call *call, const im2colx_implicit_o
     const im2colx_tensor *w = &call->w;
     const ptrdiff_t filter = g->channels * taps_of(g);
     if (options->is_finite || options->order == IM2COLX_CHANNELS_LAST || !needs_padding(g)) return options->is_finite;
-    const int is_block = w->space[2] == 1 && w->space[1] == g->kernel[2] && w->space[0] == g->kernel[1] * g->kernel[2]
-                         && w->channel == taps_of(g) && w->outer == filter;
-    return is_block && g->batch * outputs_of(g) >= WORTH_LOOKING
+    return is_filter_block(g, w) && w->outer == filter && g->batch * outputs_of(g) >= WORTH_LOOKING
            && find_microkernel(call->type)->all_finite(w->data, g->groups * g->filters * filter);
 }
 

@@ -141,6 +141,12 @@ im2colx_status implicit_grad_input(const im2colx_call *call, const im2colx_impli
                                    im2colx_implicit_facts *facts_only);
 im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order order, im2colx_implicit_facts *facts_only);
 
+/* Whether the weights of a filter are neighbours, channel after channel. */
+static inline int is_filter_block(const im2colx_geometry *g, const im2colx_tensor *w)
+{
+    return w->space[2] == 1 && w->space[1] == g->kernel[2] && w->space[0] == g->kernel[1] * g->kernel[2] && w->channel == taps_of(g);
+}
+
 /* Whether some tap of some output falls outside the image. */
 int needs_padding(const im2colx_geometry *g);
 

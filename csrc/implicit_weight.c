@@ -106,12 +106,16 @@ static void weight_task(void *argument, ptrdiff_t task, int worker, im2colx_job 
             accumulate = 1;
         }
     const im2colx_tensor *w = &s->call->w;
+    char *const to = (char *)w->data + ((group * g->filters + f) * w->outer + c_begin * w->channel) * size;
+    if (is_filter_block(g, w)) { /* neighbours in w */
+        kernel->store(sums, s->width, rows, filled, to, 1, w->outer);
+        return;
+    }
     for (ptrdiff_t q = 0; q < rows; q++) {
         ptrdiff_t k[IM2COLX_AXES];
         unflatten(q % s->taps, g->kernel, k);
-        char *to = (char *)w->data + ((group * g->filters + f) * w->outer + (c_begin + q / s->taps) * w->channel
-                                      + k[0] * w->space[0] + k[1] * w->space[1] + k[2] * w->space[2]) * size;
-        kernel->store(sums + q * s->width * size, s->width, 1, filled, to, 0, w->outer);
+        const ptrdiff_t offset = q / s->taps * w->channel + k[0] * w->space[0] + k[1] * w->space[1] + k[2] * w->space[2];
+        kernel->store(sums + q * s->width * size, s->width, 1, filled, to + offset * size, 0, w->outer);
     }
 }
 
