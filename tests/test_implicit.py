@@ -132,6 +132,43 @@ def test_infinite_weights_meet_the_padding():
         assert np.isnan(y[0, 5, 0]).all() and (y[0, 5, 1:] == np.inf).all() and np.isfinite(y[0, :5]).all()
 
 
+# With padding on few or many sides, taps and channels of every number, and outputs that no tap reaches.
+PADDED = [
+    ((1, 48, 14, 15), (40, 48, 3, 3), (1, 1, 1, 1)),
+    ((2, 130, 7, 7), (70, 130, 3, 3), (1, 1, 1, 1)),
+    ((1, 36, 20, 21), (34, 18, 3, 3), (1, ((2, 0), (0, 3)), 2, 2)),
+    ((1, 3, 60, 61), (24, 3, 7, 7), (2, 3, 1, 1)),
+    ((1, 64, 9, 300), (20, 64, 1, 5), (1, ((1, 2), (2, 1)), 1, 1)),
+    ((1, 20, 12, 1), (130, 20, 3, 3), (1, ((4, 3), (1, 5)), 1, 1)),
+    ((1, 128, 64, 64), (8, 128, 3, 3), (2, 1, 1, 1)),
+    ((1, 7, 30, 31), (12, 7, 11, 11), (1, 9, 1, 1)),
+]
+
+
+@pytest.mark.parametrize("isa", _core.instruction_sets())
+@pytest.mark.parametrize("x_shape, w_shape, arguments", PADDED)
+def test_padding_left_out_changes_no_bit(x_shape, w_shape, arguments, isa, restored_isa):
+    """With finite weights the taps in the padding are left out; a filter with an infinite one forbids it, and has to meet them."""
+    assert _core.set_isa(isa)
+    rng = np.random.default_rng(1)
+    geometry = resolve(x_shape, w_shape, *arguments, "NCHW")
+    for dtype in ("float32", "float64"):
+        x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
+        infinite = w.copy()
+        infinite[-1] = np.inf
+        left_out, full = (np.full(geometry.y_shape, np.nan, dtype) for _ in range(2))
+        problem = _core.Problem(geometry, "forward", np.dtype(dtype).str[1:], "implicit", 0, 1, orientation="filters")
+        with np.errstate(invalid="ignore"):
+            problem.run(x, infinite, full)
+        problem.assume_finite()
+        problem.run(x, w, left_out)
+        np.testing.assert_array_equal(left_out[:, :-1], full[:, :-1])
+        assert np.isnan(full[:, -1]).any() and not np.isnan(left_out).any()
+        integers = small_integers(rng, x_shape, dtype), small_integers(rng, w_shape, dtype)
+        problem.run(*integers, left_out)
+        np.testing.assert_array_equal(left_out, _reference.conv2d(*integers, geometry.stride, geometry.pad, geometry.dilation, geometry.groups))
+
+
 def test_a_patch_that_is_too_large_is_declined():
     x, w = np.broadcast_to(np.float32(0), (1, 300, 40, 40)), np.zeros((1, 300, 40, 40), "f4")
     with pytest.raises(ValueError, match="a padded patch of 1,920,000 bytes"):
