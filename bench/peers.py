@@ -387,23 +387,23 @@ def draw(records, path, title):
             dots(memory, "memory_bytes", 2.0**-20, name, threads[0], **look)
         for marker, count, label in zip("o|x", threads, labels, strict=False):
             dots(share, "share_of_peak", 100, "im2colx", count, marker=marker, color=MARKS["im2colx"][1], label=label)
-        speed.set(
-            xlabel=f"speed, {few} (GFLOP/s)\nright is better", xlim=(0, None), yticks=list(at.values()), yticklabels=list(at)
-        )
-        memory.set(xlabel=f"memory beyond x, w and result, {few} (MiB)\nleft is better")
+        speed.set(xlabel=f"speed, {few} (GFLOP/s)\nright is better", yticks=list(at.values()), yticklabels=list(at))
         memory.set_xscale("symlog", linthresh=1, linscale=0.5)
-        memory.set_xlim(-0.1, None)
         memory.xaxis.set_major_formatter("{x:g}")
-        share.set(xlabel="im2colx: share of the peak\nof multiply-adds (%)", xlim=(0, None), ylim=(max(at.values()) + 0.8, -0.8))
-        for axes, columns in ((speed, len(MARKS)), (share, len(threads))):
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, handletextpad=0.1, columnspacing=1)
+        memory.set(xlabel=f"memory beyond x, w, result (MiB)\n{few}; left is better", xlim=(-0.1, 1.3 * memory.get_xlim()[1]))
+        share.set(xlabel="share of the multiply-add\npeak, im2colx (%)", ylim=(max(at.values()) + 0.8, -0.8))
+        for axes in (speed, share):
+            axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
+        for axes, side in ((speed, "left"), (share, "right")):
+            handles = axes.get_legend_handles_labels()
+            figure.legend(*handles, loc=f"outside upper {side}", ncols=5, frameon=False, handletextpad=0.1)
         for axes in panels:
             axes.set_facecolor(ink["page"])
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(axis="y", length=0)
             axes.grid(color=ink["line"], linewidth=0.6)
             axes.set_axisbelow(True)
-        figure.suptitle(textwrap.fill(title, 130), fontsize=9, x=0.01, ha="left")
+        figure.supxlabel(textwrap.fill(title, 170), fontsize=8, x=0.01, ha="left", color=ink["soft"])
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     if path.suffix == ".svg":
         follow_the_reader(path)
