@@ -50,7 +50,7 @@ def test_forward_numpy(benchmark, name, tiny):
     """sliding_window_view and tensordot, for comparison with the methods above."""
     layer, x, w, y, _ = prepared(name, tiny)
     benchmark.group = f"forward {name}"
-    pairs = (layer.stride,) * 2, ((layer.pad,) * 2,) * 2, (layer.dilation,) * 2
+    pairs = (layer.stride,) * 2, tuple((pad, pad) for pad in layer.pads), (layer.dilation,) * 2
     result = benchmark(numpy_conv2d, x, w, *pairs)
     np.testing.assert_allclose(result, y, rtol=1e-3, atol=1e-3)
 

@@ -123,7 +123,8 @@ im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void 
 /* What im2colx_implicit will do. */
 typedef struct {
     size_t workspace_bytes;
-    double cycles; /* of one core, estimated */
+    double cycles;        /* of one core, estimated */
+    double multiply_adds; /* fewer than the geometry's where those with the padding are left out */
     const char *isa;
     int rows, columns; /* of the largest microkernel */
     int is_filters_in_lanes, is_slab;

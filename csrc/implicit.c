@@ -315,7 +315,10 @@ im2colx_status convolve(convolution *s)
 void add_facts(const convolution *s, im2colx_implicit_facts *facts)
 {
     if ((size_t)workspace_of(s) > facts->workspace_bytes) facts->workspace_bytes = (size_t)workspace_of(s);
-    facts->cycles += estimate(s) * (double)(s->g->batch * s->g->groups) + 400.0 * (double)s->tasks;
+    const im2colx_geometry *g = s->g;
+    const double products = (double)(g->batch * g->groups);
+    facts->cycles += estimate(s) * products + 400.0 * (double)s->tasks;
+    facts->multiply_adds += products * (double)outputs_of(g) * (double)(taps_of(g) * g->channels) * (double)g->filters * s->share;
     facts->is_filters_in_lanes = s->is_filters;
     facts->is_slab = s->is_slab;
     facts->tasks += s->tasks;

@@ -158,6 +158,7 @@ im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order orde
         const double outputs = (double)(g->batch * g->groups) * (double)outputs_of(g);
         facts_only->workspace_bytes = bytes;
         facts_only->cycles = outputs * vectors * (columns / 2 + 20);
+        facts_only->multiply_adds = outputs * columns * (double)g->filters;
         facts_only->tasks = tasks * s.parts;
         return IM2COLX_OK;
     }

@@ -94,7 +94,7 @@ cdef extern from "im2colx.h" nogil:
 
     ctypedef struct im2colx_implicit_facts:
         size_t workspace_bytes
-        double cycles
+        double cycles, multiply_adds
         const char *isa
         int rows, columns, is_filters_in_lanes, is_slab
         ptrdiff_t tasks
@@ -305,7 +305,8 @@ cdef class Problem:
             options.packed = <const void *>&call  # only whether it is there is asked
         facts = im2colx_implicit_explain(&call, &options)
         return {"isa": facts.isa.decode(), "rows": facts.rows, "columns": facts.columns, "tasks": facts.tasks,
-                "cycles": facts.cycles, "lanes": "filters" if facts.is_filters_in_lanes else "pixels",
+                "cycles": facts.cycles, "multiply_adds": round(facts.multiply_adds),
+                "lanes": "filters" if facts.is_filters_in_lanes else "pixels",
                 "copies_rows": bool(facts.is_slab), "workspace_nbytes": facts.workspace_bytes}
 
     def pack(self, cnp.ndarray w):

@@ -240,12 +240,15 @@ class Plan(_core.PreparedCall):
         self._threads = threads
         self._recipe = recipe("forward", geometry, self._compute.str[1:], method, None, threads)
         self._packed, problem = None, self._recipe.problem
-        if self._recipe.method.kind == "implicit" and problem.explain(True)["lanes"] == "filters":
-            self._packed = problem.pack(geometry.full_weight(self._w))
+        if self._recipe.method.kind == "implicit":
             if np.isfinite(self._w).all():
                 # A problem of its own: what is known of these weights is not known of others.
                 problem = _core.Problem(geometry, "forward", self._compute.str[1:], "implicit", 0, self._recipe.threads)
                 problem.assume_finite()
+            if problem.explain(True)["lanes"] == "filters":
+                self._packed = problem.pack(geometry.full_weight(self._w))
+            else:
+                problem = self._recipe.problem
         is_quick = geometry.given == "batch" and self._dtype == self._compute and self._compute.str[1:] in ("f4", "f8")
         self._problem = problem
         self.prepare(problem, self._w, self._bias, self._packed, is_quick)
@@ -274,7 +277,7 @@ class Plan(_core.PreparedCall):
         if not self._geometry.batch:
             return 0
         if self._recipe.method.kind == "implicit":
-            return self._recipe.problem.explain(self._packed is not None)["workspace_nbytes"]
+            return self._problem.explain(self._packed is not None)["workspace_nbytes"]
         return self._recipe.problem.workspace_nbytes()
 
     @property
@@ -321,8 +324,12 @@ class Plan(_core.PreparedCall):
             f"weights held: {self.nbytes:,} bytes",
         ]
         if self._recipe.method.kind == "implicit":
-            facts = self._recipe.problem.explain(self._packed is not None)
+            facts = self._problem.explain(self._packed is not None)
             rows = "rows of x copied with their padding" if facts["copies_rows"] else "x read where it lies"
+            if facts["multiply_adds"] < g.multiply_adds:
+                rows = "x copied" if facts["copies_rows"] else rows
+                share = facts["multiply_adds"] / g.multiply_adds
+                rows += f", the padding left out ({share:.1%} of the multiply-adds remain)"
             lines.append(
                 f"    {facts['isa']} microkernel of {facts['rows']} x {facts['columns']}, {facts['lanes']} in lanes, {rows}, "
                 f"{facts['tasks']} tasks"
