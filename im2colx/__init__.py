@@ -24,7 +24,8 @@ from im2colx._plan import Plan, plan_conv2d
 from im2colx._threads import get_num_threads, set_num_threads
 from im2colx._version import __version__
 from im2colx.conv import conv2d, conv2d_grad_input, conv2d_grad_weight, output_shape
-from im2colx.patches import PatchMatrix, col2im, im2col
+from im2colx.patch_matrix import PatchMatrix
+from im2colx.patches import col2im, im2col
 
 __all__ = [
     "Explanation",
