@@ -78,6 +78,9 @@ typedef void (*im2colx_matmul)(int transpose_a, int transpose_b, ptrdiff_t m, pt
                                const void *a, ptrdiff_t lda, const void *b, ptrdiff_t ldb,
                                int accumulate, void *c, ptrdiff_t ldc);
 
+/* Multiply-adds of one product that take some milliseconds: a long call is cut into such, so that it can be interrupted. */
+ptrdiff_t im2colx_long_product(im2colx_type type);
+
 /* How a matrix-product method works: see product.c. */
 typedef struct {
     im2colx_matmul matmul;
@@ -141,14 +144,32 @@ void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *,
 void im2colx_matmul_i64(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *, ptrdiff_t,
                         int, void *, ptrdiff_t);
 
-/* Phi, row-major (N*P) x (C*taps): patches[p, q] = x[t(p, q)], zero where t falls into the padding (Algorithm 1).
+/* Rows begin..end of Phi, row-major (end - begin) x (C*taps): patches[p - begin, q] = x[t(p, q)], zero where t falls into
+ * the padding (Algorithm 1); or, if `transposed`, their transpose, (C*taps) x (end - begin).
  * Elements are moved, not computed with: any type of `itemsize` 1, 2, 4, 8 or 16 bytes. One group. */
 im2colx_status im2colx_im2col(const im2colx_geometry *geometry, const im2colx_tensor *x, size_t itemsize,
-                              im2colx_order order, void *patches, int threads, im2colx_poll poll);
+                              im2colx_order order, ptrdiff_t begin, ptrdiff_t end, int transposed, void *patches, int threads,
+                              im2colx_poll poll);
 
 /* The adjoint: x[t(p, q)] += patches[p, q] for all p, q inside the image. x is zeroed by the caller. */
 im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
                               im2colx_order order, const void *patches, int threads, im2colx_poll poll);
+
+/* gram = tile^H tile for a tile of rows of Phi, plus gram if `accumulate`: (columns, columns), row-major. The tile is
+ * (rows, columns); or (columns, rows) if `transposed`, and then it is the conjugate of gram that is summed.
+ * Only the upper triangle is right until im2colx_gram_finish mirrors it (and conjugates what has to be). */
+im2colx_status im2colx_gram_add(im2colx_matmul matmul, im2colx_type type, ptrdiff_t rows, ptrdiff_t columns, const void *tile,
+                                int transposed, int accumulate, void *gram, int threads, im2colx_poll poll);
+void im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram);
+
+/* The matrix of the convolution of one image (the geometry's batch is ignored), as compressed sparse rows: row (f, o) holds
+ * w[f, q] in column t(o, q) for every q of row o of Phi that lies inside x, in the order of q. Rows and columns are numbered
+ * as the elements of y and x in memory, by `order`; `w` is (F, C/G*taps) in the order of Phi's columns, of any type of
+ * `itemsize` 4, 8 or 16 bytes. `circular`: x is continued periodically in space instead of by zeros; then every q lies inside,
+ * and columns of a row need not ascend or differ.
+ * indptr (rows + 1) and indices are of `index_bytes` 4 or 8. */
+im2colx_status im2colx_csr(const im2colx_geometry *geometry, im2colx_order order, int circular, size_t itemsize, const void *w,
+                           size_t index_bytes, void *indptr, void *indices, void *data, int threads, im2colx_poll poll);
 
 /* Instruction sets: the name of a level (0 is the plainest), NULL beyond what this machine has; the one in force; and to
  * lower it by name, which returns 0 for a name that is none or not of this machine. Static strings. */

@@ -33,8 +33,7 @@ enum { TILE_BYTES = 1536 << 10 };
 /* Fewer patches than this make BLAS pack w for too little work; more columns at once gain nothing then. */
 enum { FEW_PATCHES = 64 };
 
-/* Multiply-adds of one product: some milliseconds, so that a long call can be interrupted. */
-static ptrdiff_t long_product(im2colx_type type)
+ptrdiff_t im2colx_long_product(im2colx_type type)
 {
     switch (type) {
     case IM2COLX_F32: return 1 << 28; /* 40 or more a nanosecond */
@@ -324,7 +323,7 @@ static product choose_blocks(const im2colx_call *call, const im2colx_product_opt
         if (g->filters > s.columns) s.filter_part = divide_up(g->filters, cuts);
         else columns = divide_up(s.columns, cuts);
     }
-    const ptrdiff_t few = min_size(s.patches, FEW_PATCHES), most = long_product(call->type);
+    const ptrdiff_t few = min_size(s.patches, FEW_PATCHES), most = im2colx_long_product(call->type);
     columns = min_size(columns, max_size(1, min_size(tile / few, most / few / g->filters)));
     cut_columns(&s, call->op == IM2COLX_GRAD_INPUT ? s.channel_part : g->channels, columns);
     const ptrdiff_t width = s.channel_step * s.tap_step;

@@ -108,9 +108,17 @@ cdef extern from "im2colx.h" nogil:
     void im2colx_matmul_i64(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *,
                             ptrdiff_t, int, void *, ptrdiff_t) noexcept
     im2colx_status im2colx_im2col(const im2colx_geometry *geometry, const im2colx_tensor *x, size_t itemsize,
-                                  im2colx_order order, void *patches, int threads, im2colx_poll poll)
+                                  im2colx_order order, ptrdiff_t begin, ptrdiff_t end, int transposed, void *patches,
+                                  int threads, im2colx_poll poll)
     im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_tensor *x, im2colx_type type,
                                   im2colx_order order, const void *patches, int threads, im2colx_poll poll)
+    im2colx_status im2colx_gram_add(matmul_function matmul, im2colx_type type, ptrdiff_t rows, ptrdiff_t columns,
+                                    const void *tile, int transposed, int accumulate, void *gram, int threads,
+                                    im2colx_poll poll)
+    void im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram)
+    im2colx_status im2colx_csr(const im2colx_geometry *geometry, im2colx_order order, int circular, size_t itemsize,
+                               const void *w, size_t index_bytes, void *indptr, void *indices, void *data, int threads,
+                               im2colx_poll poll)
     double im2colx_burn(im2colx_type type, ptrdiff_t rounds, ptrdiff_t *operations)
     const char *im2colx_isa_name(int level)
     const char *im2colx_isa()
@@ -592,18 +600,20 @@ cdef inline bint may_overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     return a_low < b_high and b_low < a_high
 
 
-def im2col(geometry, cnp.ndarray x, cnp.ndarray patches, int threads):
-    """Fills patches, (N*P, columns) and C-contiguous, from x; both of one item size."""
+def im2col(geometry, cnp.ndarray x, cnp.ndarray patches, int threads, ptrdiff_t begin=0, bint transposed=False):
+    """Fills patches, C-contiguous and of x's item size: (rows, columns) with the rows of Phi from `begin` on, or their
+    transpose (columns, rows)."""
     cdef im2colx_geometry g
     cdef im2colx_tensor t
     cdef im2colx_status status
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
     cdef im2colx_order order = IM2COLX_CHANNELS_LAST if geometry.channels_last else IM2COLX_CHANNELS_FIRST
+    cdef ptrdiff_t end = begin + cnp.PyArray_DIM(patches, 1 if transposed else 0)
     cdef void *data = cnp.PyArray_DATA(patches)
     fill_geometry(&g, geometry)
     fill_image(&t, x, geometry.channels_last)
     with nogil:
-        status = im2colx_im2col(&g, &t, itemsize, order, data, threads, poll)
+        status = im2colx_im2col(&g, &t, itemsize, order, begin, end, transposed, data, threads, poll)
     check_status(status, "im2col")
 
 
@@ -620,6 +630,53 @@ def col2im(geometry, cnp.ndarray patches, cnp.ndarray x, str typecode, int threa
     with nogil:
         status = im2colx_col2im(&g, &t, kind, order, data, threads, poll)
     check_status(status, "col2im")
+
+
+def gram_add(str typecode, cnp.ndarray tile, bint transposed, bint accumulate, cnp.ndarray gram, int threads):
+    """The upper triangle of gram = tile^H tile, plus gram if `accumulate`; for a transposed tile, its conjugate."""
+    cdef im2colx_type kind = _TYPES[typecode]
+    cdef matmul_function matmul = matmul_for(typecode)
+    cdef bint is_blas = matmul != NULL
+    cdef ptrdiff_t columns = cnp.PyArray_DIM(gram, 0), rows = cnp.PyArray_DIM(tile, 1 if transposed else 0)
+    cdef const void *data = cnp.PyArray_DATA(tile)
+    cdef void *to = cnp.PyArray_DATA(gram)
+    cdef im2colx_status status
+    if not is_blas:
+        matmul = im2colx_matmul_i32 if typecode == "i4" else im2colx_matmul_i64
+    if is_blas:
+        hold_threads()
+    try:
+        with nogil:
+            status = im2colx_gram_add(matmul, kind, rows, columns, data, transposed, accumulate, to, threads, poll)
+    finally:
+        if is_blas:
+            release_threads()
+    check_status(status, "gram")
+
+
+def gram_finish(str typecode, bint transposed, cnp.ndarray gram):
+    """Mirrors the upper triangle that `gram_add` has summed."""
+    cdef im2colx_type kind = _TYPES[typecode]
+    cdef ptrdiff_t columns = cnp.PyArray_DIM(gram, 0)
+    cdef void *data = cnp.PyArray_DATA(gram)
+    with nogil:
+        im2colx_gram_finish(kind, columns, transposed, data)
+
+
+def csr(geometry, bint circular, cnp.ndarray w, cnp.ndarray indptr, cnp.ndarray indices, cnp.ndarray data, int threads):
+    """Fills the three arrays of the matrix; w is (F, columns), C-contiguous, in the order of Phi's columns."""
+    cdef im2colx_geometry g
+    cdef im2colx_status status
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(w), index_bytes = cnp.PyArray_ITEMSIZE(indices)
+    cdef im2colx_order order = IM2COLX_CHANNELS_LAST if geometry.channels_last else IM2COLX_CHANNELS_FIRST
+    cdef const void *weights = cnp.PyArray_DATA(w)
+    cdef void *pointers = cnp.PyArray_DATA(indptr)
+    cdef void *columns = cnp.PyArray_DATA(indices)
+    cdef void *values = cnp.PyArray_DATA(data)
+    fill_geometry(&g, geometry)
+    with nogil:
+        status = im2colx_csr(&g, order, circular, itemsize, weights, index_bytes, pointers, columns, values, threads, poll)
+    check_status(status, "conv_matrix")
 
 
 def instruction_sets():

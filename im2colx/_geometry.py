@@ -5,6 +5,7 @@ nowhere else.  Python's integers do not wrap, so nothing overflows; what the C c
 """
 
 import math
+import numbers
 import operator
 import reprlib
 from collections.abc import Sequence
@@ -150,6 +151,15 @@ def integer(name, value, least=1, most=LARGEST_EXTENT):
     if number > most:
         raise ValueError(f"{name} is {shown(number)}, which is too large: at most {most}")
     return number
+
+
+def fraction(name, value, may_be_zero=False):
+    """`value` as a float between 0 and 1; 1 itself is too large."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, not {shown(value)}")
+    if not (0 <= value < 1) or value == 0 and not may_be_zero:
+        raise ValueError(f"{name} is {shown(value)}, but must be {'at least' if may_be_zero else 'above'} 0 and below 1")
+    return float(value)
 
 
 def _is_listed(value):

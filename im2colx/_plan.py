@@ -131,6 +131,22 @@ def integer_sum_typecode(terms, array, accumulator):
     return typecode
 
 
+def integer_squares_typecode(terms, array, accumulator):
+    """For sums of at most `terms` products of two entries of an array (C, N, H, W), each entry at most once a factor.
+
+    By Cauchy-Schwarz no sum, and no part of it, is beyond the sum of squares of one channel.
+    """
+
+    def bound():
+        squares = np.einsum("cnij,cnij->c", array, array, dtype=np.float64)  # each rounded by less than one in 10**6
+        return min(terms * _magnitude(array) ** 2, int(1.000001 * squares.max(initial=0)))
+
+    typecode = _typecode_for(terms * _widest(array.dtype) ** 2, bound, accumulator)
+    if typecode == "wide":
+        raise OverflowError(f"sums of squares may reach {bound()}, more than int64 holds: pass floats")
+    return typecode
+
+
 def narrowed(array, dtype):
     """int64 sums as int32, or an OverflowError."""
     low, high = int(array.min()), int(array.max())

@@ -106,3 +106,34 @@ def conv2d_grad_weight(x, grad_y, w_shape, stride, pad, dilation, groups, layout
         shape[filter_axis] //= groups
         parts.append(grad.T.reshape(shape) if layout == "NCHW" else grad.reshape(shape))
     return np.concatenate(parts, axis=filter_axis)
+
+
+def gram(x, kernel, stride, pad, dilation, layout="NCHW"):
+    """ΦᴴΦ of a stored Φ."""
+    phi = im2col(x, kernel, stride, pad, dilation, layout)
+    return phi.conj().T @ phi
+
+
+def conv_matrix(w, x_shape, stride, pad, dilation, groups, layout="NCHW", circular=False):
+    """The matrix of a convolution of one image: the weight of column q of Φ goes where row p of Φ has x[t(p, q)].
+
+    `x_shape` has a batch axis.  If `circular`, t is taken modulo the size of the image instead of being left out outside it.
+    """
+    _, *rest = x_shape
+    channels, height, width = rest if layout == "NCHW" else (rest[2], rest[0], rest[1])
+    kernel = w.shape[2:] if layout == "NCHW" else w.shape[:2]
+    group = (1, channels // groups, height, width) if layout == "NCHW" else (1, height, width, channels // groups)
+    _, c, i, j, inside = index_map(group, kernel, stride, pad, dilation, layout)
+    c, i, j = np.broadcast_arrays(c, i % height if circular else i, j % width if circular else j)
+    p, q = np.nonzero(inside | circular)
+    c, i, j = c[p, q], i[p, q], j[p, q]
+    filters = _filters(w, layout)
+    matrix = np.zeros((filters.shape[1] * len(inside), channels * height * width), w.dtype)
+    for f, weights in enumerate(filters.T):
+        cf = c + f // (filters.shape[1] // groups) * (channels // groups)
+        if layout == "NCHW":
+            rows, columns = f * len(inside) + p, (cf * height + i) * width + j
+        else:
+            rows, columns = p * filters.shape[1] + f, (i * width + j) * channels + cf
+        np.add.at(matrix, (rows, columns), weights[q])
+    return matrix

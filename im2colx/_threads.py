@@ -23,23 +23,27 @@ def available_cpus():
 
 def _cgroup_quota(root=Path("/sys/fs/cgroup"), membership=Path("/proc/self/cgroup")):
     """CPU quota of version 2 or 1 control groups, the smallest on the path to the root; None if there is none."""
-    quotas = []
+    quotas = map(_quota_of, control_groups("cpu", root, membership))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def control_groups(controller, root=Path("/sys/fs/cgroup"), membership=Path("/proc/self/cgroup")):
+    """The folders of this process's control groups that may limit what `controller` names ("cpu", "memory")."""
     try:
         lines = membership.read_text(errors="surrogateescape").splitlines()
     except OSError:
-        return None
+        return
     for line in lines:
         if line.count(":") < 2:
             continue
         number, controllers, path = line.split(":", 2)
         folder = root if number == "0" else root / controllers
-        if number != "0" and "cpu" not in controllers.split(","):
+        if number != "0" and controller not in controllers.split(","):
             continue
         # Inside a container the path may be the host's; what can be seen of it is what counts.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for depth in range(len(parts) + 1):
-            quotas.append(_quota_of(folder.joinpath(*parts[:depth])))
-    return min((quota for quota in quotas if quota is not None), default=None)
+            yield folder.joinpath(*parts[:depth])
 
 
 def _quota_of(folder):

@@ -1,13 +1,11 @@
-"""im2col, col2im and PatchMatrix against the index map written out."""
-
-import warnings
+"""im2col and col2im against the index map written out."""
 
 import numpy as np
 import pytest
 from cases import CASES, FLOATS, INTEGERS, LAYOUTS, random_case, small_integers
 
 import im2colx
-from im2colx import PatchMatrix, _core, _reference, col2im, im2col
+from im2colx import _core, _reference, col2im, im2col
 from im2colx.patches import patch_geometry
 
 
@@ -99,96 +97,6 @@ def test_col2im_types():
     np.testing.assert_array_equal(col2im(np.full((4, 4), 2**60), (3, 3), 2)[1], [2**61, 2**62, 2**61])
 
 
-# ---- PatchMatrix ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_patch_matrix_entry_by_entry(layout):
-    rng = np.random.default_rng(3)
-    for case in some_cases(15, 4):
-        args = (case.kernel, *case.geometry[:3])
-        x = small_integers(rng, case.x_shape(layout), "float32")
-        phi = PatchMatrix(x, *args, layout=layout)
-        stored = _reference.im2col(x, *args, layout)
-        assert phi.shape == stored.shape and phi.dtype == x.dtype and phi.ndim == 2
-        np.testing.assert_array_equal(phi.toarray(), stored)
-        np.testing.assert_array_equal(np.asarray(phi), stored)
-        if stored.size == 0:
-            continue
-        np.testing.assert_array_equal(phi[:, :], stored)
-        for _ in range(50):
-            p, q = int(rng.integers(-stored.shape[0], stored.shape[0])), int(rng.integers(-stored.shape[1], stored.shape[1]))
-            assert phi[p, q] == stored[p, q]
-            at = phi.index(p, q)
-            if at is None:
-                assert stored[p, q] == 0
-            else:
-                n, c, i, j = at
-                assert (x[n, c, i, j] if layout == "NCHW" else x[n, i, j, c]) == stored[p, q]
-
-
-def test_patch_matrix_selections():
-    x = np.arange(2 * 3 * 5 * 6.0).reshape(2, 3, 5, 6)
-    phi, stored = PatchMatrix(x, 3, 2, 1), im2col(x, 3, 2, 1)
-    mask = stored[0] > 0
-    for key in (..., (..., 2), (2, ...), (), ([0, 1], [2, 3]), np.array(3), 3, -1, slice(2, 9, 3), (slice(None), 4), (2, slice(None)), (slice(1, 4), slice(5, 20, 2)),
-                ([1, 3, -2], slice(None)), (np.array([0, 5]), 2), (slice(None), mask)):  # fmt: skip
-        np.testing.assert_array_equal(phi[key], stored[key])
-    for key in ((18, 0), (0, 27), ([0, 18], 0), -19):
-        with pytest.raises(IndexError, match="only (18 rows|27 columns)"):
-            phi[key]
-    for key in ((0, [[0, 1]]), (1, 2, 3), (..., ...), True):
-        with pytest.raises(IndexError):
-            phi[key]
-    with pytest.raises(TypeError, match="p must be an integer"):
-        phi.index(0.5, 0)
-    with pytest.raises(ValueError, match="copy"):
-        np.asarray(phi, copy=False)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_patch_matrix_products(layout):
-    rng = np.random.default_rng(5)
-    for case in some_cases(20, 6):
-        x = small_integers(rng, case.x_shape(layout), "float64")
-        phi = PatchMatrix(x, case.kernel, *case.geometry[:3], layout=layout)
-        stored = phi.toarray()
-        for right in ((phi.shape[1],), (phi.shape[1], 3), (phi.shape[1], 0)):
-            v = small_integers(rng, right, "float64")
-            np.testing.assert_array_equal(phi @ v, stored @ v)
-    with pytest.raises(ValueError, match="cannot be multiplied by"):
-        phi @ np.ones(phi.shape[1] + 1)
-
-
-def test_patch_matrix_follows_x():
-    x = np.zeros((3, 3))
-    phi = PatchMatrix(x, 2)
-    x[1, 1] = 5
-    assert phi[0, 3] == 5
-
-
-def test_patch_matrix_is_its_own():
-    """Its sizes guard the core: neither they nor the array behind them can be changed from outside."""
-    x = np.zeros((1, 1, 8, 8))
-    phi = PatchMatrix(x, 3)
-    for name in ("shape", "dtype"):
-        with pytest.raises(AttributeError):
-            setattr(phi, name, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of setting a shape
-        x.shape = (64,)
-    assert phi.toarray().shape == (36, 9)
-
-
-def test_the_index_map_of_the_paper():
-    """One 28 x 28 image, one 7 x 7 filter with a stride of 7: 16 patches of 49 that do not overlap (Fig. 6)."""
-    image = np.arange(784).reshape(28, 28)
-    phi = PatchMatrix(image, 7, 7)
-    assert phi.shape == (16, 49)
-    np.testing.assert_array_equal(phi[5], image[7:14, 7:14].ravel())
-    assert sorted(phi.toarray().ravel()) == list(range(784))
-
-
 @pytest.mark.parametrize("threads", [1, 3])
 def test_gather_moves_every_item_size(threads):
     """The core moves elements by their size: 1, 2, 4, 8 and 16 bytes, packed and strided, both orders of columns."""
@@ -201,4 +109,10 @@ def test_gather_moves_every_item_size(threads):
                 geometry = patch_geometry(x.shape, (3, 2), (2, 1), ((1, 0), (2, 2)), (1, 3), layout)
                 phi = np.zeros((geometry.rows, geometry.columns), dtype)
                 _core.im2col(geometry, x, phi, threads)
-                np.testing.assert_array_equal(phi, _reference.im2col(x, (3, 2), (2, 1), ((1, 0), (2, 2)), (1, 3), layout))
+                expected = _reference.im2col(x, (3, 2), (2, 1), ((1, 0), (2, 2)), (1, 3), layout)
+                np.testing.assert_array_equal(phi, expected)
+                for begin, end in ((0, 1), (0, len(phi)), (7, 61), (len(phi) - 5, len(phi))):
+                    for transposed in (False, True):
+                        rows = np.zeros((end - begin, phi.shape[1])[:: -1 if transposed else 1], dtype)
+                        _core.im2col(geometry, x, rows, threads, begin, transposed)
+                        np.testing.assert_array_equal(rows.T if transposed else rows, expected[begin:end])
