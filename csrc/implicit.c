@@ -122,7 +122,8 @@ static double estimate(const convolution *s)
         if (s->packs_first)
             cycles += filters * columns / (double)max_size(1, g->batch);
         else if (!s->packed && !s->is_w_panel)
-            cycles += divide_up(outputs_of(g), BAND_PIXELS_PACKING) * filters * columns * 1.0;
+            cycles += divide_up(outputs_of(g), BAND_PIXELS_PACKING) * filters * columns
+                      * (filters * columns * (double)s->size > SLAB_BYTES ? 3.0 : 1.0); /* from beyond the second level */
     } else {
         const ptrdiff_t pitch = s->layout.step[1];
         const int is_joined = pitch >= s->band[2];
