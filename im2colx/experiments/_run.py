@@ -1,6 +1,8 @@
 """What the commands share: whole numbers as options, errors in one line, and the facts that go with a result."""
 
 import argparse
+import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -74,6 +76,64 @@ def guarded(name, work, *, interrupted="", memory=""):
     return 2
 
 
+class Progress:
+    """How far a study is, on stderr: one bar over all of it if tqdm is installed, else a line for each part.
+
+    Parameters
+    ----------
+    total : int
+        How many times `step` will be called.
+    show : bool
+        False for silence.
+    """
+
+    def __init__(self, total, show=True):
+        self._bar = self._show = None
+        if not show:
+            return
+        try:
+            from tqdm import tqdm  # an optional extra
+        except ImportError:
+            self._show = lambda name: print(name, file=sys.stderr, flush=True)
+        else:
+            form = "{desc} |{bar}| {percentage:3.0f}%, {remaining} left"
+            self._bar = tqdm(total=total, file=sys.stderr, dynamic_ncols=True, bar_format=form)
+            self._show = self._bar.set_description_str
+
+    def part(self, name):
+        """Say what is done now."""
+        if self._show is not None:
+            self._show(name)
+
+    def step(self, *_):
+        """One of the steps is done (usable as the callback of `nn.Trainer.fit`)."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextlib.contextmanager
+def one_blas_thread():
+    """Hold BLAS to one thread, where threadpoolctl is installed.
+
+    The products of a small network are over before a second thread has begun.  Where other programs run too, they take
+    ten times as long with the second one, for the first waits until it has its turn.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def command(name, args, options):
     """The command that `args` come from, in full; `options` are the names of those to repeat."""
     words = ["python", "-m", "im2colx", *name.split()]
@@ -99,6 +159,20 @@ def surroundings(source):
             "platform": info["platform"],
         },
     }
+
+
+def enough_images(count, digits):
+    """Raise ValueError if there are not so many training images."""
+    available = len(digits.train_images)
+    if count > available:
+        raise ValueError(f"--images {count} is more than the {available} training images there are ({digits.source['name']})")
+
+
+def prepare(out):
+    """Make the folder for the results; find out now, rather than after the work, whether they can be put there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out: nothing can be written into {out}")
 
 
 def write(out, files):
