@@ -204,7 +204,9 @@ static void prepare(convolution *s)
     }
     /* An even share for every thread: bands, and where they are few, filters. */
     const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
-    cut_bands(s, divide_up(s->threads, max_size(1, g->batch * g->groups * most)));
+    const ptrdiff_t shares = g->batch * g->groups * most;
+    const int is_uneven = s->is_filters && shares < 8 * s->threads && shares % s->threads; /* three panels for two threads */
+    cut_bands(s, is_uneven ? s->threads : divide_up(s->threads, max_size(1, shares)));
     s->tasks = g->batch * g->groups * s->bands[0] * s->bands[1] * s->bands[2];
     s->filter_parts = 1;
     if (s->tasks < 8 * s->threads && s->tasks % s->threads) {

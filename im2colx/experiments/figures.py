@@ -1,31 +1,16 @@
 """The figures of the experiment, drawn like the paper's, each as the bytes of a PNG file.
 
-Every figure can be drawn for a light and for a dark page.  The colours are Okabe and Ito's, which people with
-colour-blindness can tell apart; the two networks also differ in the kind of line.
+Every figure can be drawn for a light and for a dark page, in the style of `_drawing`; the two networks also differ in
+the kind of line.
 """
-
-import contextlib
-import io
 
 import numpy as np
 
-from im2colx._extras import require_matplotlib
-
+from ._drawing import DARK, LIGHT, WIDTH, canvas
 from .paper import FILTERS, KERNEL, PATCH, ROWS, SIDE, STRIDE
 from .verdict import NAMES
 
-WIDTH = 7.2  # inches
-DPI = 180
 BINS = 199  # of the histograms, on [-1, 1], as in the paper
-
-_LIGHT = {
-    "page": "#ffffff", "ink": "#1c1e21", "soft": "#6b7280", "grid": "#e5e7eb", "box": "#f3f4f6",
-    "train": "#0072b2", "val": "#d55e00", "cnn": "#56b4e9", "fc": "#1c1e21", "gap": "#7a4f9a",
-}
-_DARK = {
-    "page": "#1a1c20", "ink": "#e8e8e6", "soft": "#a3a8b0", "grid": "#34383f", "box": "#262a30",
-    "train": "#56b4e9", "val": "#e69f00", "cnn": "#0072b2", "fc": "#f4f4f2", "gap": "#cc9fd8",
-}
 
 
 def draw(metrics, runs, examples, *, dark=False):
@@ -47,7 +32,7 @@ def draw(metrics, runs, examples, *, dark=False):
     dict
         The bytes of a PNG by the name of the file.
     """
-    colors = _DARK if dark else _LIGHT
+    colors = DARK if dark else LIGHT
     figures = {}
     if "sgd" in runs:
         figures["fig07_sgd_loss.png"] = _losses(metrics["sgd"], "sgd", colors)
@@ -59,41 +44,12 @@ def draw(metrics, runs, examples, *, dark=False):
     return figures
 
 
-@contextlib.contextmanager
-def _canvas(colors, height):
-    """Yield a Figure in our style (never through pyplot, which would choose a window system) and a PNG buffer."""
-    matplotlib = require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style = {
-        "font.family": "DejaVu Sans", "font.size": 10.5, "axes.titlesize": 12, "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "axes.titlepad": 9, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.edgecolor": colors["soft"], "axes.labelcolor": colors["ink"], "axes.titlecolor": colors["ink"],
-        "axes.facecolor": colors["page"], "figure.facecolor": colors["page"], "savefig.facecolor": colors["page"],
-        "text.color": colors["ink"], "xtick.color": colors["soft"], "ytick.color": colors["soft"],
-        "xtick.labelcolor": colors["ink"], "ytick.labelcolor": colors["ink"],
-        "axes.grid": True, "axes.axisbelow": True, "grid.color": colors["grid"], "grid.linewidth": 0.8,
-        "legend.frameon": False, "axes.formatter.use_mathtext": True,
-    }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(style)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        FigureCanvasAgg(figure)
-        png = io.BytesIO()
-        yield figure, png
-        # Without the name and version of the library in it, the same run gives the same file.
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-
-
 def _losses(result, optimizer, colors):
     """Figures 7 and 10: the losses of both networks, and below them how far apart the networks are."""
     from matplotlib.ticker import MaxNLocator
 
     kinds = [("train_loss", "training", colors["train"]), ("val_loss", "validation", colors["val"])]
-    with _canvas(colors, 5.4) as (figure, png):
+    with canvas(colors, 5.4) as (figure, png):
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1])
         everything = []
         for key, kind, color in kinds:
@@ -128,7 +84,7 @@ def _losses(result, optimizer, colors):
 
 def _histograms(runs, colors):
     """Figure 9: the layer-1 weights of both networks in one plot, for each optimizer."""
-    with _canvas(colors, 0.6 + 2.5 * len(runs)) as (figure, png):
+    with canvas(colors, 0.6 + 2.5 * len(runs)) as (figure, png):
         every_axes = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
         edges = np.linspace(-1, 1, BINS + 1)
         bound = np.sqrt(6 / PATCH)
@@ -171,7 +127,7 @@ def _architectures(colors):
         (("ReLU", "", f"{SIDE * SIDE}"),) * 2,
         (("image", "reshape", f"{SIDE} × {SIDE} × 1"),) * 2,
     ]
-    with _canvas(colors, 7.6) as (figure, png):
+    with canvas(colors, 7.6) as (figure, png):
         axes = figure.add_subplot()
         axes.set(xlim=(-0.7, 100.7), ylim=(-7, 99))
         axes.axis("off")
@@ -232,7 +188,7 @@ def _reconstructions(runs, examples, colors):
     from matplotlib import colormaps
 
     gray = colormaps["gray"].with_extremes(bad=colors["page"])
-    with _canvas(colors, 0.85 + (WIDTH - 1.15) * mosaic.shape[0] / mosaic.shape[1]) as (figure, png):
+    with canvas(colors, 0.85 + (WIDTH - 1.15) * mosaic.shape[0] / mosaic.shape[1]) as (figure, png):
         axes = figure.add_subplot()
         axes.imshow(mosaic, cmap=gray, vmin=0, vmax=1, interpolation="nearest")
         axes.set_yticks(ticks, [name for name, _ in rows])

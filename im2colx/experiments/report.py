@@ -3,14 +3,9 @@
 ``report.html`` beside this file is the page; what a run adds to it is made here.
 """
 
-import base64
-import html
-import importlib.resources
-import re
-import string
-
 import numpy as np
 
+from ._page import cards, command, digits_row, figure, fill, number, surroundings_rows, table
 from .paper import BATCH
 from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge
 
@@ -55,13 +50,13 @@ def build(metrics, runs, light, dark):
     str
     """
     settings = metrics["settings"]
-    page = importlib.resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     values = {
         "validation": settings["validation_images"],
         "closed": ", ".join(f"{_closed(run)} with {NAMES[name]}" for name, run in runs.items()),
     }
-    pictures = {name: _figure(light[name], dark[name], _CAPTIONS[name].format(**values)) for name in light}
-    return string.Template(page).substitute(
+    pictures = {name: figure(light[name], dark[name], _CAPTIONS[name].format(**values)) for name in light}
+    return fill(
+        "report.html",
         verdicts=_verdicts(metrics),
         epochs=in_epochs(settings["epochs"]),
         authors_epochs=AUTHORS_EPOCHS,
@@ -79,35 +74,22 @@ def build(metrics, runs, light, dark):
         histogram=pictures["fig09_weights_histogram.png"],
         reconstructions=pictures["reconstructions.png"],
         settings=_settings(metrics, runs),
-        command=_command(settings["command"]),
+        command=command(settings["command"]),
     )
 
 
 def _verdicts(metrics):
-    cards = []
-    for optimizer, verdict in judge(metrics).items():
-        kind = "verdict" if verdict.ok else "verdict bad"
-        title = f"{NAMES[optimizer]}: {verdict.title.lower()}"
-        text = re.sub(r"\b[\d.]+e-?\d+\b", lambda found: _number(float(found[0])), html.escape(verdict.text))
-        cards.append(f'<div class="{kind}"><h3>{html.escape(title)}</h3><p>{text}</p></div>')
-    return "\n".join(cards)
+    judged = judge(metrics).items()
+    return cards({f"{NAMES[optimizer]}: {verdict.title.lower()}": verdict for optimizer, verdict in judged})
 
 
 def _distances(metrics, runs):
     rows = []
     for optimizer in runs:
         for kind, theirs in zip(("output", "weight"), AUTHORS[optimizer], strict=True):
-            cells = "".join(f"<td>{_number(value)}</td>" for value in (metrics[optimizer][f"{kind}_distance"], theirs))
+            cells = "".join(f"<td>{number(value)}</td>" for value in (metrics[optimizer][f"{kind}_distance"], theirs))
             rows.append(f"<tr><td>{NAMES[optimizer]}, {kind}s</td>{cells}</tr>")
     return "\n".join(rows)
-
-
-def _number(value):
-    """A number with three digits, as a person would write it."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}&nbsp;×&nbsp;10<sup>{str(int(exponent)).replace('-', '−')}</sup>"
 
 
 def _closed(run):
@@ -115,35 +97,14 @@ def _closed(run):
     return int(np.count_nonzero((run.reconstructions["cnn"] == 0).all(axis=0)))
 
 
-def _figure(light, dark, caption):
-    width, height = _png_size(light)
-    caption = html.escape(caption)
-    # The browser takes the picture that fits the page's colours; both are in the page, so nothing is loaded.
-    return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{_data_uri(dark)}">'
-        f'<img src="{_data_uri(light)}" width="{width}" height="{height}" alt="{caption}"></picture>'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _data_uri(png):
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-def _png_size(png):
-    # The first chunk of a PNG, after 16 bytes of signature, length and name, begins with width and height.
-    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
-
-
 def _settings(metrics, runs):
     settings = metrics["settings"]
-    data, machine = settings["data"], settings["machine"]
     median = {
         name: {network: np.median(metrics[name][network]["epoch_seconds"]) for network in ("cnn", "fc")}
         for name in runs
     }
     rows = [
-        ("digits", f"{data['name']} ({data['train']:,} training and {data['test']:,} test images there)"),
+        digits_row(settings),
         (
             "images used",
             f"{settings['images']:,} for training, {settings['validation_images']:,} for validation, "
@@ -156,15 +117,9 @@ def _settings(metrics, runs):
             "seconds per epoch",
             "; ".join(f"{NAMES[n]}: CNN {median[n]['cnn']:.2f}, FC {median[n]['fc']:.2f}" for n in runs) + " (medians)",
         ),
-        ("machine", f"{machine['cpu']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in settings["versions"].items())),
+        *surroundings_rows(settings),
     ]
-    return "\n".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
-
-
-def _command(command):
-    """The command, to be broken only before an option."""
-    return " ".join(f"<span>{html.escape(part)}</span>" for part in re.split(r" (?=--)", command))
+    return table(rows)
 
 
 def _idea():

@@ -4,6 +4,7 @@ Every convolution is `im2colx.conv2d`, every other product is one matrix product
 NumPy that can be read in an evening.  Read in this order::
 
     layers.py       Conv2D, Dense, ReLU, Flatten, Reshape: what each computes, and its gradient
+    dropout.py      Dropout, the layer that draws
     model.py        Sequential: layers one after another
     losses.py       MSE, SoftmaxCrossEntropy: how wrong the model is, and the gradient of that
     optimizers.py   SGD, Adam: how the gradient moves the weights
@@ -28,6 +29,7 @@ array([[0.75]], dtype=float32)
 """
 
 from .checkpoint import load_checkpoint, save_checkpoint
+from .dropout import Dropout
 from .layers import Conv2D, Dense, Flatten, Layer, ReLU, Reshape
 from .losses import MSE, SoftmaxCrossEntropy
 from .model import Sequential
@@ -40,6 +42,7 @@ __all__ = [
     "Adam",
     "Conv2D",
     "Dense",
+    "Dropout",
     "Flatten",
     "Layer",
     "ReLU",

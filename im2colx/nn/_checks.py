@@ -62,6 +62,13 @@ def pair(name, value):
     return sizes(name, value)
 
 
+def axes(name, value):
+    """A tuple of axes, each a whole number of at least 0; it may be empty."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple of axes, but is {value!r} of type {type(value).__name__}")
+    return tuple(whole(f"{name}[{i}]", axis, least=0) for i, axis in enumerate(value))
+
+
 def choice(name, value, options):
     """One of the strings in `options`."""
     if not isinstance(value, str):

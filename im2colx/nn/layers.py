@@ -37,6 +37,9 @@ class Layer:
     def build(self, input_shape, dtype, rng):
         """Make the weights for `input_shape`, drawn from the generator `rng`, and room for their gradients."""
 
+    def reseed(self, seeds):
+        """Draw the random numbers of `forward` from ``numpy.random.default_rng(seeds)`` from now on; most draw none."""
+
     def forward(self, x, training=False):
         """Compute y, shape (N, *output_shape), from x, shape (N, *input_shape).
 

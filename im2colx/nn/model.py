@@ -83,6 +83,36 @@ class Sequential:
         self._first_weights = next((i for i, layer in enumerate(self.layers) if layer.weight_names), len(self.layers))
         self._batch_size = None  # of the last forward with training=True
 
+    def reseed(self, seed, *more):
+        """Start the random numbers that layers draw in ``forward(x, training=True)`` anew: those of `Dropout`, for one.
+
+        Parameters
+        ----------
+        seed, *more : int
+            Each at least 0.  Layer i draws from ``numpy.random.default_rng([seed, *more, i + 1])``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a seed is not a whole number of at least 0.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from im2colx import nn
+        >>> model = nn.Sequential([nn.Dropout(0.5)], input_shape=(100,))
+        >>> samples = []
+        >>> for _ in range(2):
+        ...     model.reseed(7)
+        ...     samples.append(model.forward(np.ones((1, 100)), training=True))
+        >>> np.array_equal(*samples)
+        True
+        """
+        seeds = [check.seed("seed", number) for number in (seed, *more)]
+        for i, layer in enumerate(self.layers):
+            # From 1: NumPy takes [seed, 0] for [seed], which draws the weights or the order of the samples.
+            layer.reseed([*seeds, i + 1])
+
     def forward(self, x, training=False):
         """Compute the output for a batch.
 

@@ -26,7 +26,8 @@ class Trainer:
     seed : int
         For the order of the samples, at least 0.  Epoch e = 0, 1, ... runs through
         ``numpy.random.default_rng([seed, e]).permutation(N)``, whatever the model: trainers with the same seed see the
-        same batches.
+        same batches.  Before the batch at position s, ``model.reseed(seed, e, s)`` starts the draws of layers such
+        as `Dropout` anew.
 
     Attributes
     ----------
@@ -188,6 +189,7 @@ class Trainer:
         total = 0.0
         for start in range(0, len(x), batch_size):
             batch = order[start : start + batch_size]
+            self.model.reseed(self.seed, epoch, start)
             loss = self._step(x[batch], y[batch])
             if not math.isfinite(loss):
                 number, steps = start // batch_size + 1, math.ceil(len(x) / batch_size)
