@@ -22,7 +22,7 @@ def rotated(images, angle):
     """Turn images about their centre by an angle in degrees, counterclockwise, with linear interpolation."""
     if angle == 0:
         return images
-    turned = scipy.ndimage.rotate(images, angle, axes=(2, 1), reshape=False, order=1)
+    turned = scipy.ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1)
     return np.clip(turned, 0, 1, out=turned)
 
 
