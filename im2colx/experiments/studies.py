@@ -19,7 +19,7 @@ class Study(NamedTuple):
 
 
 STUDIES = (
-    Study("uncertainty", "dropout and Bayes, derived for FC layers, on CONV layers: doubt on turned and foreign images", uncertainty),
+    Study("uncertainty", "dropout and Bayes from FC layers on CONV layers: doubt on turned and foreign images", uncertainty),
     Study("morphism", "make a trained network wider and deeper without changing its function, by FC algebra", morphism),
 )
 

@@ -122,7 +122,11 @@ def _matrices(grown, colors):
     colormap = LinearSegmentedColormap.from_list("weights", [colors["val"], colors["box"], colors["train"]])
     heading, below, left, right = 0.5, 0.25, (0.1, 2.1), (2.75, 4.35)  # inches; (where it starts, how wide it may be)
     heights = [
-        max(len(part.weight.T) * _cell(side, width) for side, (_, width) in ((before, left), (after, right)) for part in side.values())
+        max(
+            len(part.weight.T) * _cell(side, width)
+            for side, (_, width) in ((before, left), (after, right))
+            for part in side.values()
+        )
         for _, before, after in rows
     ]
     height = sum(heights) + len(rows) * (heading + below)
@@ -138,9 +142,13 @@ def _matrices(grown, colors):
                 figure.text(start / WIDTH, (top - 0.37) / height, text, fontsize=8.5, va="center", color=colors["soft"])
                 for part in side.values():
                     filters, columns = part.weight.T.shape
-                    place = (start / WIDTH, (top - heading - filters * cell) / height, columns * cell / WIDTH, filters * cell / height)
-                    axes = figure.add_axes(place)
-                    axes.imshow(part.weight.T, cmap=colormap, vmin=-limit or -1, vmax=limit or 1, interpolation="nearest", aspect="auto")
+                    bottom = top - heading - filters * cell
+                    size = (columns * cell / WIDTH, filters * cell / height)
+                    axes = figure.add_axes((start / WIDTH, bottom / height, *size))
+                    axes.imshow(
+                        part.weight.T, cmap=colormap, vmin=-limit or -1, vmax=limit or 1, interpolation="nearest",
+                        aspect="auto",
+                    )
                     axes.set_xticks([])
                     axes.set_yticks([])
                     axes.grid(visible=False)

@@ -5,6 +5,7 @@ import html
 import numpy as np
 
 from .. import _page
+from ..verdict import in_epochs
 from . import study
 from .figures import WINDOW
 from .verdict import judge
@@ -107,10 +108,11 @@ def _settings(settings, seeds):
     return _page.table(
         [
             _page.digits_row(settings),
-            ("images used", f"the first {settings['images']:,} for training, the first {settings['test_images']:,} of the test images"),
-            ("training", f"{settings['epochs']} epoch{'s' * (settings['epochs'] != 1)} in each of {settings['stages']} stages, batches of "
-                         f"{study.BATCH}, SGD with learning rate {study.LEARNING_RATE:g} and momentum {study.MOMENTUM:g}, which starts "
-                         "anew at every morph; float32"),
+            ("images used", f"the first {settings['images']:,} for training, the first {settings['test_images']:,} of the "
+                            "test images"),
+            ("training", f"{in_epochs(settings['epochs'])} in each of {settings['stages']} stages, batches of {study.BATCH}, "
+                         f"SGD with learning rate {study.LEARNING_RATE:g} and momentum {study.MOMENTUM:g}, which starts anew "
+                         "at every morph; float32"),
             ("seeds", f"{seeds}, from {settings['seed']}"),
             *_page.surroundings_rows(settings),
         ]

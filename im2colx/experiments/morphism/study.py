@@ -6,7 +6,6 @@ the network as it was (*unchanged*), the larger one (*morphed*), and the larger 
 chose weights (*random*).
 """
 
-import copy
 import dataclasses
 import math
 
@@ -94,7 +93,8 @@ def run(settings, digits, *, show=True):
         "morphs": [
             {
                 "name": morph.name, "text": morph.text, "gap": {"float32": [], "float64": []},
-                "arms": {"unchanged": [], "morphed": [], "random": []}, "test_loss": {"unchanged": [], "morphed": [], "random": []},
+                "arms": {"unchanged": [], "morphed": [], "random": []},
+                "test_loss": {"unchanged": [], "morphed": [], "random": []},
             }
             for morph in MORPHS
         ],
@@ -165,8 +165,8 @@ def _compare(result, arms, optimizer, data, seed):
         result["gap"][dtype].append(float(np.abs(after - before).max() / np.abs(before).max()))
     for name, parts in arms.items():
         result["test_loss"][name].append(evaluate(parts, data.test)["test_loss"])
-        # The network as it was goes on with its momentum; the larger ones have none yet.
-        own = copy.deepcopy(optimizer) if name == "unchanged" else _optimizer()
+        # The network as it was goes on with its momentum (which nobody needs after this); the larger ones have none yet.
+        own = optimizer if name == "unchanged" else _optimizer()
         result["arms"][name].append(train(parts, own, data.probe, 1, seed)[1])
 
 

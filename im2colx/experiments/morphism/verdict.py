@@ -40,9 +40,10 @@ def _smooth(results):
     random = [f"{jumps(morph, 'random').mean():+.2f} ({morph['name']})" for morph in results["morphs"]]
     failures = [f"{name} ({jump:+.3f})" for name, jump in largest.items() if not jump <= JUMP]
     sentences = [
-        f"Over the first {first(results)} batches after a morph, the loss is at most {max(largest.values()):+.3f} nats above what the "
-        f"unchanged network has on the same batches (tolerance {JUMP:g}; the worst of all morphs and seeds).",
-        f"With random numbers in place of the weights that the morph chooses, it is, in the mean over seeds: {', '.join(random)}.",
+        f"Over the first {first(results)} batches after a morph, the loss is at most {max(largest.values()):+.3f} nats above "
+        f"what the unchanged network has on the same batches (tolerance {JUMP:g}; the worst of all morphs and seeds).",
+        "With random numbers in place of the weights that the morph chooses, it is, in the mean over seeds: "
+        f"{', '.join(random)}.",
     ]
     if failures:
         sentences.append(f"Beyond the tolerance: {', '.join(failures)}.")

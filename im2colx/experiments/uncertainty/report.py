@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import _page
-from . import methods, study
+from . import methods
 from .figures import SETS
 from .verdict import judge, random_methods
 

@@ -65,9 +65,9 @@ def _foreign(results):
         ]
         for key in NAMES
     }
+    entropies = [{kind: np.mean(values["entropy"]) for kind, values in method["sets"].items()} for method in found]
     rises = [
-        f"on {name} {_listed(_ratio(*(np.mean(method['sets'][one]['entropy']) for one in (kind, 'upright'))) for method in found)}"
-        for kind, name in KINDS.items()
+        f"on {name} {_listed(_ratio(means[kind], means['upright']) for means in entropies)}" for kind, name in KINDS.items()
     ]
     sentences = [f"Predictive entropy is so many times that of upright digits: {'; '.join(rises)} "
                  f"({_listed(method['name'] for method in found)})."]
