@@ -13,13 +13,15 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, previous=None):
     """Open a binary file that becomes `path` when the block ends without an exception.
 
     Parameters
     ----------
     path : path-like
         The file to create or replace.  Its folder must exist.
+    previous : path-like, optional
+        In the same folder: the name that the file which was `path` until then has afterwards.
 
     Yields
     ------
@@ -34,6 +36,8 @@ def replacing(path):
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and os.path.lexists(path):
+            _keep(path, Path(previous))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -46,6 +50,21 @@ def write_bytes(path, data):
     """Replace the file `path` by `data` (bytes, or a str that is encoded as UTF-8), whole or not at all."""
     with replacing(path) as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def _keep(path, previous):
+    """Give the file `path` the name `previous` as well."""
+    second = previous.with_name(f".{previous.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        os.link(path, second, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        # A file system without hard links: for a moment there is only `previous`, but never nothing.
+        os.replace(path, previous)
+    else:
+        os.replace(second, previous)
+        # Where both were one file already (a kill between these two renames), POSIX has rename do nothing.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(second)
 
 
 def _sync_folder(folder):

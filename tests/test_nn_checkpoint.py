@@ -247,7 +247,7 @@ def test_a_full_disk_at_any_byte_leaves_the_old_file(path, monkeypatch):
     replacing = checkpoint.replacing
     for room in [*range(0, size, 7), size - 1]:
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "replacing", lambda path: Wrapped(replacing(path), room))  # noqa: B023
+            patch.setattr(checkpoint, "replacing", lambda *paths: Wrapped(replacing(*paths), room))  # noqa: B023
             with pytest.raises(OSError, match="No space left"):
                 nn.save_checkpoint(path, {"0.weight": np.ones((2, 3), np.float32), "0.bias": np.ones(2)}, FACTS)
         assert_holds(path)
@@ -291,6 +291,93 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(path):
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()
     assert len(os.listdir(path.parent)) == 2  # it was killed while its temporary file was there
     assert_holds(path)
+
+
+def numbered(path, number):
+    nn.save_checkpoint(path, {"a": np.full(3, number)}, {"number": number}, previous=checkpoint.previous(path))
+
+
+def number_in(path):
+    return nn.load_checkpoint(path)[1]["number"]
+
+
+def no_links(*_, **__):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_file_that_is_replaced_stays_beside_it(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "a.npz"
+    for number in range(4):
+        numbered(path, number)
+        names = ["a.npz", "a.npz.previous"] if number else ["a.npz"]
+        assert sorted(os.listdir(tmp_path)) == names
+        assert [number_in(tmp_path / name) for name in names] == [number, number - 1][: len(names)]
+    nn.save_checkpoint(path, ARRAYS, FACTS)  # without a name for it, it ends
+    assert number_in(checkpoint.previous(path)) == 2
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("fatal", [1, 2, 3])
+def test_a_kill_between_the_renames_leaves_a_good_file(tmp_path, monkeypatch, links, fatal):
+    path = tmp_path / "a.npz"
+    numbered(path, 1)
+    numbered(path, 2)
+
+    class Killed(BaseException):
+        """Nothing after it may help."""
+
+    calls = []
+
+    def dies(call):
+        def replacement(*args, **named):
+            calls.append(call.__name__)
+            if len(calls) >= fatal and (calls[0] == "link" or not links):
+                raise Killed
+            return call(*args, **named)
+
+        return replacement
+
+    with monkeypatch.context() as patch:
+        for name in ("link", "replace", "unlink"):
+            patch.setattr(os, name, dies(getattr(os, name)))
+        if not links:
+            patch.setattr(os, "link", no_links)
+        try:
+            numbered(path, 3)
+        except Killed:
+            pass
+    assert len(calls) >= min(fatal, 2) and calls[0] == ("link" if links else "replace")
+    if path.exists():
+        assert number_in(path) in (2, 3)
+    else:
+        assert not links and number_in(checkpoint.previous(path)) == 2
+    left = {name for name in os.listdir(tmp_path) if name.endswith(".tmp")}
+    numbered(path, 4)  # and what is left over is in nobody's way
+    assert {name for name in os.listdir(tmp_path) if name.endswith(".tmp")} == left
+    assert number_in(path) == 4 and number_in(checkpoint.previous(path)) in (2, 3)
+
+
+def test_the_last_good_one(tmp_path):
+    path = tmp_path / "a.npz"
+    with pytest.raises(FileNotFoundError, match=r"a\.npz'"):
+        checkpoint.load_last_good(path)
+    numbered(path, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="does not end as a checkpoint does"):
+        checkpoint.load_last_good(path)
+    checkpoint.previous(path).write_bytes(b"not good either")
+    with pytest.raises(ValueError, match=r"a\.npz \("):
+        checkpoint.load_last_good(path)
+    numbered(path, 2)
+    numbered(path, 3)
+    assert checkpoint.load_last_good(path)[1:] == ({"number": 3}, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(RuntimeWarning, match=r"a.npz .* does not end .*; going on from the checkpoint before it"):
+        arrays, facts, found = checkpoint.load_last_good(path)
+    assert (arrays["a"][0], facts, found) == (2, {"number": 2}, checkpoint.previous(path))
 
 
 def test_a_symbolic_link_at_the_target_is_replaced_not_followed(tmp_path):

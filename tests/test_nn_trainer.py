@@ -2,6 +2,10 @@
 
 import builtins
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from im2colx import nn
 from im2colx.nn import _progress
 from im2colx.nn import trainer as trainer_module
+from im2colx.nn.checkpoint import previous
 
 OPTIMIZERS = {
     "sgd": lambda: nn.SGD(lr=0.1),
@@ -20,10 +25,10 @@ X = np.random.default_rng(0).standard_normal((11, 5, 5, 1)).astype(np.float32)
 Y = X[:, 1:4, 1:4].reshape(11, 9)
 
 
-def make(optimizer="momentum", dtype="float32", model_seed=1, seed=14343):
+def make(optimizer="momentum", dtype="float32", model_seed=1, seed=14343, trace=()):
     model = nn.Sequential([nn.Conv2D(4, 2), nn.ReLU(), nn.Flatten(), nn.Dense(9)], input_shape=(5, 5, 1),
                           dtype=dtype, seed=model_seed)
-    return nn.Trainer(model, nn.MSE(), OPTIMIZERS[optimizer](), seed=seed)
+    return nn.Trainer(model, nn.MSE(), OPTIMIZERS[optimizer](), seed=seed, trace=trace)
 
 
 def fit(trainer, epochs=4, x=X, y=Y, batch_size=4, **options):
@@ -38,6 +43,7 @@ def state(trainer):
         {name: np.asarray(value).tobytes() for name, value in optimizer.items()},
         trainer.history["train_loss"],
         trainer.history["val_loss"],
+        {name: [copy.tobytes() for copy in copies] for name, copies in trainer.trace.items()},
     )
 
 
@@ -158,6 +164,161 @@ def test_resume_after_an_interrupt_in_the_middle_of_an_epoch(optimizer, tmp_path
     assert state(resumed) == state(unbroken)
 
 
+def counted_steps(calls, stop=None):
+    """`nn.Trainer._step`, noting its calls in a list, and stopping before the one of number `stop`, counted from 1."""
+    step = nn.Trainer._step
+
+    def counted(self, x, y):
+        calls.append(len(x))
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return step(self, x, y)
+
+    return counted
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resume_is_exact_from_any_batch(optimizer, tmp_path, monkeypatch):
+    # Three batches to an epoch.  A checkpoint of any age is too old, so there is one after every batch.
+    options = {"validation_data": (X[:5] + 1, Y[:5]), "checkpoint_every": 100, "checkpoint_seconds": 1e-9}
+    unbroken = make(optimizer, trace=("0.weight", "3.bias"))
+    fit(unbroken, 3, validation_data=options["validation_data"])
+    assert [len(copies) for copies in unbroken.trace.values()] == [3, 3]
+    assert unbroken.trace["0.weight"][-1].tobytes() == unbroken.model.get_weights()[0].tobytes()
+    for number in range(2, 10):
+        path = tmp_path / f"{number}.npz"
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Trainer, "_step", counted_steps([], stop=number))
+            with pytest.raises(KeyboardInterrupt):
+                fit(make(optimizer, trace=("0.weight", "3.bias")), 3, checkpoint=path, **options)
+        part = nn.load_checkpoint(path)[1]["part"]
+        assert part["samples"] == 4 * ((number - 1) % 3) and (part["seconds"] > 0) == (part["samples"] > 0)
+        resumed = make(optimizer, model_seed=99, trace=("0.weight", "3.bias"))
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Trainer, "_step", counted_steps(calls := []))
+            fit(resumed, 3, checkpoint=path, resume=True, **options)
+        assert state(resumed) == state(unbroken)
+        assert len(resumed.history["epoch_seconds"]) == 3
+        assert calls == ([4, 4, 3] * 3)[number - 1 :]  # no batch is trained on twice
+
+
+def test_without_a_resume_an_unfinished_epoch_begins_anew(monkeypatch):
+    trainer = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Trainer, "_step", counted_steps([], stop=5))
+        with pytest.raises(KeyboardInterrupt):
+            fit(trainer, 3)
+        patch.setattr(nn.Trainer, "_step", counted_steps(calls := []))
+        fit(trainer, 1)
+    assert calls == [4, 4, 3] and len(trainer.history["train_loss"]) == 2
+
+
+def test_an_epoch_in_two_pieces_has_the_seconds_of_both(tmp_path, monkeypatch):
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    path = tmp_path / "c.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Trainer, "_step", counted_steps([], stop=6))
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(), 3, checkpoint=path, checkpoint_seconds=1)
+    # Between the two looks at the clock around a batch it moves on by one.
+    assert nn.load_checkpoint(path)[1]["part"]["seconds"] == 2
+    assert fit(make(), 3, checkpoint=path, resume=True)["epoch_seconds"] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("seconds", [3, 10, 31])
+def test_no_checkpoint_becomes_older_than_asked(seconds, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    step, save = nn.Trainer._step, trainer_module.save_checkpoint
+    saved = [0.0]
+
+    def slow_step(self, x, y):
+        clock.now += 1.5
+        return step(self, x, y)
+
+    def slow_save(*arguments, **options):
+        save(*arguments, **options)
+        assert clock.now - saved[-1] <= seconds
+        clock.now += 7  # a slow disk takes nothing from the time in which there is work to lose
+        saved.append(clock.now)
+
+    monkeypatch.setattr(nn.Trainer, "_step", slow_step)
+    monkeypatch.setattr(trainer_module, "save_checkpoint", slow_save)
+    fit(make(), 12, checkpoint=tmp_path / "c.npz", checkpoint_every=100, checkpoint_seconds=seconds)
+    # 36 batches, and no more checkpoints than needed beside the last
+    assert 36 // (seconds // 1.5) <= len(saved) - 1 <= 36 // (seconds // 1.5) + 1
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(tmp_path):
+    path = tmp_path / "c.npz"
+    unbroken = make()
+    fit(unbroken, 5)
+    for damage in (lambda data: data[:-1], lambda data: data[:200] + b"?" + data[201:], lambda data: b""):
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(), 5, checkpoint=path, callback=interrupt_after(3))
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="going on from the checkpoint before"):
+            fit(make(model_seed=99), 5, checkpoint=path, resume=True, callback=interrupt_after(3))
+        # The damaged one is gone: it must not be the one before when the next is lost.
+        assert [len(nn.load_checkpoint(file)[1]["history"]["val_loss"]) for file in (path, previous(path))] == [3, 2]
+        resumed = make(model_seed=99)
+        fit(resumed, 5, checkpoint=path, resume=True)
+        assert state(resumed) == state(unbroken)
+
+
+def test_a_lost_checkpoint_is_replaced_by_the_one_before_it(tmp_path):
+    # Where the file system has no hard links, a kill between two renames leaves only the one before.
+    path = tmp_path / "c.npz"
+    unbroken, resumed = make(), make(model_seed=99)
+    fit(unbroken, 4)
+    fit(make(), 3, checkpoint=path)
+    path.unlink()
+    with pytest.warns(RuntimeWarning, match="going on from the checkpoint before"):
+        fit(resumed, 4, checkpoint=path, resume=True)
+    assert state(resumed) == state(unbroken)
+
+
+KILLED = """
+import os, random, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+import test_nn_trainer as here
+path, rng, kills, parts = here.Path(sys.argv[2]), random.Random(3), 0, 0
+here.fit(here.make("adam"), 1)  # what is slow the first time is not what shall be killed
+while True:
+    began = path.exists()
+    parts += began and here.nn.load_checkpoint(path)[1]["part"]["samples"] > 0
+    child = os.fork()
+    if not child:
+        trainer = here.make("adam", model_seed=99 if began else 1, trace=("0.weight",))
+        here.fit(trainer, 60, checkpoint=path, resume=True, checkpoint_every=100, checkpoint_seconds=1e-9)
+        os._exit(0)
+    time.sleep(rng.uniform(0, 0.15))
+    os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    kills += 1
+    if kills > 1000:
+        sys.exit("it does not get on")
+print(kills, parts)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
+def test_kills_at_random_moments_change_no_bit(tmp_path):
+    path = tmp_path / "c.npz"
+    run = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent), path], capture_output=True, text=True,
+                         timeout=120)
+    assert run.returncode == 0, run.stderr
+    kills, parts = map(int, run.stdout.split())
+    assert kills >= 3 and parts >= 1  # how many it takes depends on the machine; and some within an epoch
+    unbroken, resumed = (make("adam", model_seed=seed, trace=("0.weight",)) for seed in (1, 99))
+    fit(unbroken, 60)
+    fit(resumed, 60, checkpoint=path, resume=True)
+    assert state(resumed) == state(unbroken)
+    assert len(resumed.history["epoch_seconds"]) == 60 and min(resumed.history["epoch_seconds"]) > 0
+
+
 def test_resume_with_more_epochs_with_all_and_with_fewer(tmp_path):
     path = tmp_path / "c.npz"
     fit(make(), 3, checkpoint=path)
@@ -181,6 +342,17 @@ def test_resume_with_more_epochs_with_all_and_with_fewer(tmp_path):
     assert state(more) == state(unbroken)
 
 
+def test_a_checkpoint_within_the_epoch_after_the_last_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "c.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Trainer, "_step", counted_steps([], stop=9))
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(), 5, checkpoint=path, checkpoint_seconds=1e-9)
+    with pytest.raises(ValueError, match="it has 2 epochs and a part of the next already, more than epochs = 2"):
+        fit(make(), 2, checkpoint=path, resume=True)
+    assert len(fit(make(), 3, checkpoint=path, resume=True)["val_loss"]) == 3
+
+
 def test_resume_without_a_file_starts_afresh(tmp_path):
     unbroken, fresh = make(), make()
     fit(unbroken, 2)
@@ -199,7 +371,7 @@ def test_fitting_twice_adds_epochs():
 def test_checkpoint_every(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(trainer_module, "save_checkpoint",
-                        lambda path, arrays, facts: saved.append(len(facts["history"]["train_loss"])))
+                        lambda path, arrays, facts, **_: saved.append(len(facts["history"]["train_loss"])))
     fit(make(), 7, checkpoint=tmp_path / "c.npz", checkpoint_every=3)
     assert saved == [3, 6, 7]
 
@@ -209,6 +381,7 @@ def test_checkpoint_every(tmp_path, monkeypatch):
     (lambda: make("sgd"), r"made with optimizer = SGD\(lr=0.05, momentum=0.9\), but .* optimizer = SGD\(lr=0.1, mom"),
     (lambda: make(dtype="float64"), "made with dtype = float32, but this run has dtype = float64"),
     (lambda: make(seed=5), "made with seed = 14343, but this run has seed = 5"),
+    (lambda: make(trace=("0.bias",)), r"made with trace = \[\], but this run has trace = \['0.bias'\]"),
     (lambda: nn.Trainer(make().model, nn.SoftmaxCrossEntropy(), OPTIMIZERS["momentum"]()),
      r"made with loss = MSE\(\), but this run has loss = SoftmaxCrossEntropy\(\)"),
     (lambda: nn.Trainer(nn.Sequential([nn.Flatten(), nn.Dense(9)], input_shape=(5, 5, 1)), nn.MSE(),
@@ -253,6 +426,9 @@ def tell(key, value):
     (put("extra", np.ones(3)), r"it holds the arrays \['extra'"),
     (put("model.0.bias", np.ones(3, np.float32)), r"0.bias is \(3,\) of float32, but this run needs \(4,\) of float32"),
     (put("optimizer.0.bias.velocity", np.ones(4)), r"is \(4,\) of float64, but this run needs \(4,\) of float32"),
+    (tell("part", None), "what it says of the epoch under way is None"),
+    (tell("part", {"samples": -1, "loss": 0.0, "seconds": 0.0}), "samples of the epoch under way must be at least 0"),
+    (tell("part", {"samples": 4, "loss": "0", "seconds": 0.0}), "loss of the epoch under way must be a number"),
     (tell("steps", -1), "steps must be at least 0, but is -1"),
     (tell("steps", "many"), "steps must be a whole number"),
     (tell("settings", None), "it holds no settings of a Trainer"),
@@ -277,7 +453,8 @@ def test_a_checkpoint_with_wrong_contents_is_refused_and_nothing_changes(spoil, 
 def test_a_damaged_checkpoint_is_refused_and_nothing_changes(tmp_path):
     path = tmp_path / "c.npz"
     fit(make(), 2, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:-1])
+    for file in (path, previous(path)):
+        file.write_bytes(file.read_bytes()[:-1])
     trainer = make(model_seed=99)
     before = state(trainer)
     with pytest.raises(ValueError, match=r"c.npz \(\d+ bytes\) does not end"):
@@ -356,6 +533,8 @@ def test_nan_in_the_data_stops_before_any_weight_moves():
     ({"checkpoint": "."}, ValueError, "checkpoint must be a file, but . is a folder"),
     ({"checkpoint": "no/such/folder/c.npz"}, FileNotFoundError, "there is no folder no/such/folder"),
     ({"checkpoint": "c.npz", "checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1, but is 0"),
+    ({"checkpoint": "c.npz", "checkpoint_seconds": 0}, ValueError, "checkpoint_seconds must be > 0 and finite, but is 0"),
+    ({"checkpoint_seconds": "30"}, TypeError, "checkpoint_seconds must be a number"),
     ({"callback": 3}, TypeError, "callback must be a function, but is 3"),
     ({"label": None}, TypeError, "label must be a str, but is None"),
 ])
@@ -386,6 +565,10 @@ def test_bad_parts_are_named(arguments, error, message):
         nn.Trainer(model or make().model, *rest)
     with pytest.raises(ValueError, match="seed must be at least 0, but is -1"):
         make(seed=-1)
+    with pytest.raises(TypeError, match="trace must be a tuple of names of weights, but is '0.weight'"):
+        make(trace="0.weight")
+    with pytest.raises(ValueError, match="trace names '1.weight', but the weights of the model are 0.weight, 0.bias, 3.w"):
+        make(trace=("1.weight",))
 
 
 def test_the_display_is_told_of_everything_and_closed_even_by_an_interrupt(monkeypatch):

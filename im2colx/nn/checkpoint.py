@@ -13,6 +13,7 @@ stranger can at worst hold wrong numbers.
 import hashlib
 import json
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -24,7 +25,7 @@ MARK = b"im2colx checkpoint 1, sha256 "
 DIGITS = 64
 
 
-def save_checkpoint(path, arrays, facts):
+def save_checkpoint(path, arrays, facts, *, previous=None):
     """Write arrays and facts to a file that appears whole or not at all.
 
     A write that fails or is killed leaves the file that was there before.
@@ -37,6 +38,9 @@ def save_checkpoint(path, arrays, facts):
         Any shapes; any dtypes but object.
     facts : dict
         Whatever JSON can hold: str, int, finite float, bool, None, and lists and dicts of these.
+    previous : path-like, optional
+        A name in the same folder for the file that is replaced, which otherwise ends.  Then there is always one more
+        good file, should the disk lose what it had acknowledged.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def save_checkpoint(path, arrays, facts):
         if members[name].dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects, which a checkpoint cannot store")
 
-    with replacing(path) as file:
+    with replacing(path, previous) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, array in members.items():
                 # A ZipInfo is dated 1980 whatever the clock says: equal contents give equal files.
@@ -112,6 +116,38 @@ def load_checkpoint(path):
             return _read(file)
         except Exception as error:  # the digest fits, so this was made on purpose: zipfile and NumPy may raise anything
             raise ValueError(f"{path} is not a checkpoint: {type(error).__name__}: {error}") from error
+
+
+def previous(path):
+    """Where `Trainer` keeps the checkpoint that was at `path` before the last one."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.previous")
+
+
+def load_last_good(path):
+    """Read the checkpoint at `path` or, if that cannot be had, the one that was there before, with a RuntimeWarning.
+
+    Returns
+    -------
+    arrays, facts : dict
+        As from `load_checkpoint`.
+    found : pathlib.Path
+        The file that they are from.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `load_checkpoint` for `path`, if neither is good.
+    """
+    try:
+        return *load_checkpoint(path), Path(path)
+    except (OSError, ValueError) as error:
+        try:
+            found = load_checkpoint(previous(path))
+        except (OSError, ValueError):
+            raise error from None
+        warnings.warn(f"{error}; going on from the checkpoint before it", RuntimeWarning, stacklevel=3)
+        return *found, previous(path)
 
 
 def _verify(path, file):

@@ -1,6 +1,7 @@
 """The trainer: epochs of shuffled batches, with history, validation, and a resume that is exact to the last bit."""
 
 import math
+import os
 import time
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import numpy as np
 
 from . import _checks as check
 from ._progress import reporter
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_last_good, previous, save_checkpoint
 from .model import Sequential
 
 HISTORY = ("train_loss", "val_loss", "epoch_seconds")
+
+# What is known of the epoch under way: how many of its samples are behind, the sum of their losses, the seconds.
+_NOTHING = {"samples": 0, "loss": 0.0, "seconds": 0.0}
 
 
 class Trainer:
@@ -28,6 +32,8 @@ class Trainer:
         ``numpy.random.default_rng([seed, e]).permutation(N)``, whatever the model: trainers with the same seed see the
         same batches.  Before the batch at position s, ``model.reseed(seed, e, s)`` starts the draws of layers such
         as `Dropout` anew.
+    trace : tuple of str
+        Names of weights, like ``"0.weight"``, of which a copy shall be kept after every epoch.
 
     Attributes
     ----------
@@ -35,6 +41,8 @@ class Trainer:
         One entry per finished epoch: "train_loss", the mean of the loss over the epoch's samples, each taken when its
         batch was trained on; "val_loss", the loss of the validation data after the epoch (None without such data);
         "epoch_seconds", the time for the epoch's batches, without validation and checkpoint.
+    trace : dict of str to list of ndarray
+        The copies, one per finished epoch.
     model, loss, optimizer, seed
         As given.
 
@@ -55,7 +63,7 @@ class Trainer:
     (50, True)
     """
 
-    def __init__(self, model, loss, optimizer, *, seed=14343):
+    def __init__(self, model, loss, optimizer, *, seed=14343, trace=()):
         if not isinstance(model, Sequential):
             raise TypeError(f"model must be a Sequential, but is {model!r}")
         _has_methods("loss", loss, ("check", "value", "value_and_grad"), "nn.MSE()")
@@ -65,9 +73,11 @@ class Trainer:
         self.optimizer = optimizer
         self.seed = check.seed("seed", seed)
         self.history = {key: [] for key in HISTORY}
+        self.trace = {name: [] for name in _checked_trace(trace, model)}
+        self._part = dict(_NOTHING)
 
     def fit(self, x, y, epochs, batch_size=128, *, validation_data=None, progress=True, checkpoint=None,
-            checkpoint_every=1, resume=False, callback=None, label=""):
+            checkpoint_every=1, checkpoint_seconds=None, resume=False, callback=None, label=""):
         """Train for a number of epochs.
 
         Called again, it goes on where it stopped, and `history` grows.  Ctrl-C stops it at once: the weights are then
@@ -88,12 +98,15 @@ class Trainer:
             Whether to show progress on stderr: a bar if tqdm is installed, else a line per epoch.
         checkpoint : path-like, optional
             File to which everything that a resume needs is written, replacing it whole.  Three times the size of the
-            weights under `Adam`.
+            weights under `Adam`.  The one before it is kept beside it, with ``.previous`` after its name.
         checkpoint_every : int
             Write it after every so many epochs, and after the last.
+        checkpoint_seconds : float, optional
+            Write it also whenever another batch might make the last one older than this, in the middle of an epoch too.
         resume : bool
             Go on from `checkpoint` if that file exists, else start afresh.  The result is the same to the last bit as
             without the interruption.  If the run has all its epochs already, only its state and history are restored.
+            If the file is damaged, the one before it serves, with a warning.
         callback : callable, optional
             ``callback(trainer)`` is called after every epoch (and its checkpoint, if there is one).
         label : str
@@ -107,9 +120,9 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong type or value; or, on resume, if the checkpoint is damaged or comes from
-            another model, optimizer, loss, seed, batch size or number of samples, or already has more epochs.  Nothing
-            has changed then.
+            If an argument has the wrong type or value; or, on resume, if the checkpoint is damaged (and the one before
+            it too), comes from another model, optimizer, loss, seed, trace, batch size or number of samples, or is
+            further already.  Nothing has changed then.
         FileNotFoundError
             If the folder of `checkpoint` does not exist.
         FloatingPointError
@@ -122,6 +135,8 @@ class Trainer:
         batch_size = check.whole("batch_size", batch_size)
         progress, resume = check.flag("progress", progress), check.flag("resume", resume)
         checkpoint_every = check.whole("checkpoint_every", checkpoint_every)
+        if checkpoint_seconds is not None:
+            checkpoint_seconds = check.real("checkpoint_seconds", checkpoint_seconds, positive=True)
         if checkpoint is not None:
             checkpoint = _checkpoint_path(checkpoint)
         elif resume:
@@ -132,23 +147,27 @@ class Trainer:
             raise TypeError(f"label must be a str, but is {label!r}")
 
         settings = self._settings(batch_size, len(x))
-        if resume and checkpoint.exists():
+        self._part = dict(_NOTHING)
+        if resume and (checkpoint.exists() or previous(checkpoint).exists()):
             self._restore(checkpoint, settings, epochs)
         else:
             epochs += len(self.history["train_loss"])
         done = len(self.history["train_loss"])
 
+        keeper = _Keeper(checkpoint and (lambda: self._save(checkpoint, settings)), checkpoint_seconds)
         report = reporter(progress and done < epochs, label, done, epochs, steps=math.ceil(len(x) / batch_size))
         try:
             for epoch in range(done, epochs):
-                start = time.perf_counter()
-                loss = self._train_epoch(x, y, epoch, batch_size, report)
-                seconds = time.perf_counter() - start
+                loss = self._train_epoch(x, y, epoch, batch_size, report, keeper)
                 val_loss = self._validate(validation_data, epoch, batch_size)
-                for key, value in zip(HISTORY, (loss, val_loss, seconds), strict=True):
+                for key, value in zip(HISTORY, (loss, val_loss, self._part["seconds"]), strict=True):
                     self.history[key].append(value)
-                if checkpoint is not None and ((epoch + 1) % checkpoint_every == 0 or epoch + 1 == epochs):
-                    self._save(checkpoint, settings)
+                self._part = dict(_NOTHING)
+                for name, weight in self.model.parameters():
+                    if name in self.trace:
+                        self.trace[name].append(weight.copy())
+                if (epoch + 1) % checkpoint_every == 0 or epoch + 1 == epochs or keeper.due():
+                    keeper.save()
                 report.epoch(epoch, loss, val_loss)
                 if callback is not None:
                     callback(self)
@@ -183,11 +202,12 @@ class Trainer:
             total += self.loss.value(self.model.forward(x[batch]), y[batch]) * len(x[batch])
         return total / len(x)
 
-    def _train_epoch(self, x, y, epoch, batch_size, report):
-        """One run through all samples; returns the mean of their losses."""
+    def _train_epoch(self, x, y, epoch, batch_size, report, keeper):
+        """One run through the samples, or through those that a checkpoint left; returns the mean of all their losses."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(x))
-        total = 0.0
-        for start in range(0, len(x), batch_size):
+        part = self._part
+        for start in range(part["samples"], len(x), batch_size):
+            began = time.perf_counter()
             batch = order[start : start + batch_size]
             self.model.reseed(self.seed, epoch, start)
             loss = self._step(x[batch], y[batch])
@@ -195,13 +215,21 @@ class Trainer:
                 number, steps = start // batch_size + 1, math.ceil(len(x) / batch_size)
                 raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, batch {number} of {steps}:"
                                          f" {self._diverged()}")
-            total += loss * len(batch)
-            report.batch(epoch, total / (start + len(batch)))
-        # The last step was not seen by any loss yet.
+            part["samples"] += len(batch)
+            part["loss"] += loss * len(batch)
+            part["seconds"] += time.perf_counter() - began
+            report.batch(epoch, part["loss"] / part["samples"])
+            if keeper.due():
+                self._check_weights(epoch)
+                keeper.save()
+        self._check_weights(epoch)
+        return part["loss"] / len(x)
+
+    def _check_weights(self, epoch):
+        """Raise FloatingPointError unless the weights are finite: no loss has seen the last step yet."""
         for name, weight in self.model.parameters():
             if not (math.isfinite(weight.min()) and math.isfinite(weight.max())):
                 raise FloatingPointError(f"{name} is not finite after epoch {epoch + 1}: {self._diverged()}")
-        return total / len(x)
 
     def _step(self, x, y):
         """Train on one batch; returns its loss, and moves no weight if that is not finite."""
@@ -252,37 +280,95 @@ class Trainer:
             "loss": repr(self.loss),
             "optimizer": repr(self.optimizer),
             "seed": self.seed,
+            "trace": list(self.trace),
             "batch_size": batch_size,
             "samples": samples,
         }
 
-    def _save(self, path, settings):
+    def get_state(self):
+        """All that training depends on and has brought so far, as `save_checkpoint` takes it.
+
+        Returns
+        -------
+        arrays : dict of str to ndarray
+            Weights (not copied), the optimizer's state, and the trace.
+        facts : dict
+            History, number of steps, and how far the epoch under way is.
+        """
         state = self.optimizer.get_state()
-        facts = {"settings": settings, "history": self.history, "steps": state.pop("steps")}
+        facts = {"history": self.history, "part": self._part, "steps": state.pop("steps")}
         arrays = {f"model.{name}": array for name, array in self.model.parameters()}
         arrays |= {f"optimizer.{name}": array for name, array in state.items()}
-        save_checkpoint(path, arrays, facts)
+        arrays |= {f"trace.{name}": np.array(self.trace[name], array.dtype).reshape(-1, *array.shape)
+                   for name, array in self.model.parameters() if name in self.trace}
+        return arrays, facts
 
-    def _restore(self, path, settings, epochs):
-        """Take over the state of a checkpoint; first everything is checked, then everything is changed."""
-        arrays, facts = load_checkpoint(path)
-        try:
-            history = _checked_history(facts.get("history"))
-            done = len(history["train_loss"])
-            _same_settings(facts.get("settings"), settings)
-            weights = {f"model.{name}": array for name, array in self.model.parameters()}
-            state = {f"optimizer.{name}.{slot}": array
-                     for name, array in self.model.parameters() for slot in self.optimizer.slots}
-            _same_arrays(arrays, weights | state)
-            if done > epochs:
-                raise ValueError(f"it has {done} epochs already, more than epochs = {epochs}")
-            steps = check.whole("steps", facts.get("steps"), least=0)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"cannot resume from {path}: {error}") from None
+    def set_state(self, arrays, facts):
+        """Go on from a state as `get_state` gives it (the arrays are copied).
+
+        Raises
+        ------
+        ValueError
+            If it is not the state of a trainer of such a model and optimizer; then nothing is changed.
+        """
+        history = _checked_history(facts.get("history"))
+        part = _checked_part(facts.get("part"))
+        steps = check.whole("steps", facts.get("steps"), least=0)
+        weights = {f"model.{name}": array for name, array in self.model.parameters()}
+        state = {f"optimizer.{name}.{slot}": array
+                 for name, array in self.model.parameters() for slot in self.optimizer.slots if steps}
+        done = len(history["train_loss"])
+        trace = {f"trace.{name}": np.broadcast_to(array, (done, *array.shape))
+                 for name, array in self.model.parameters() if name in self.trace}
+        _same_arrays(arrays, weights | state | trace)
 
         self.optimizer.set_state({"steps": steps} | {name.removeprefix("optimizer."): arrays[name] for name in state})
         self.model.set_weights([arrays[name] for name in weights])
-        self.history = history
+        self.history = {key: list(values) for key, values in history.items()}
+        self.trace = {name: list(np.array(arrays[f"trace.{name}"])) for name in self.trace}
+        self._part = part
+
+    def _save(self, path, settings):
+        arrays, facts = self.get_state()
+        save_checkpoint(path, arrays, facts | {"settings": settings}, previous=previous(path))
+
+    def _restore(self, path, settings, epochs):
+        """Take over the state of a checkpoint; first everything is checked, then everything is changed."""
+        arrays, facts, found = load_last_good(path)
+        try:
+            history, part = _checked_history(facts.get("history")), _checked_part(facts.get("part"))
+            _same_settings(facts.get("settings"), settings)
+            done = len(history["train_loss"])
+            if done > epochs or (done == epochs and part["samples"]):
+                also = " and a part of the next" if part["samples"] else ""
+                raise ValueError(f"it has {done} epochs{also} already, more than epochs = {epochs}")
+            self.set_state(arrays, facts)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"cannot resume from {found}: {error}") from None
+        if found != path:
+            os.replace(found, path)  # lest the damaged one became the one before the next
+
+
+class _Keeper:
+    """Writes the checkpoint, and knows when the next is due."""
+
+    def __init__(self, write, seconds):
+        self._write = write
+        self._seconds = math.inf if seconds is None or write is None else seconds
+        self._saved = self._asked = time.perf_counter()
+        self._longest = 0.0  # time between two questions
+
+    def due(self):
+        """Whether the checkpoint might be too old when this is asked the next time."""
+        now = time.perf_counter()
+        self._longest = max(self._longest, now - self._asked)
+        self._asked = now
+        return now - self._saved + self._longest > self._seconds
+
+    def save(self):
+        if self._write is not None:
+            self._write()
+        self._saved = self._asked = time.perf_counter()
 
 
 def _has_methods(name, value, methods, example):
@@ -311,6 +397,24 @@ def _checked_history(history):
             if not (isinstance(value, float) or (value is None and key == "val_loss")):
                 raise ValueError(f"its history {key!r} has the entry {value!r}")
     return history
+
+
+def _checked_part(part):
+    if not isinstance(part, dict) or sorted(part) != sorted(_NOTHING):
+        raise ValueError(f"what it says of the epoch under way is {part!r}")
+    samples = check.whole("samples of the epoch under way", part["samples"], least=0)
+    loss, seconds = (check.real(f"{key} of the epoch under way", part[key]) for key in ("loss", "seconds"))
+    return {"samples": samples, "loss": loss, "seconds": seconds}
+
+
+def _checked_trace(trace, model):
+    names = [name for name, _ in model.parameters()]
+    if not isinstance(trace, (tuple, list)):
+        raise TypeError(f"trace must be a tuple of names of weights, but is {trace!r}")
+    for name in trace:
+        if name not in names:
+            raise ValueError(f"trace names {name!r}, but the weights of the model are {', '.join(names)}")
+    return tuple(dict.fromkeys(trace))
 
 
 def _same_settings(saved, settings):
