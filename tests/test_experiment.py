@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import errno
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ import pytest
 import im2colx
 from im2colx import _files, datasets, nn
 from im2colx.experiments import _cli, figures, paper, report, verdict
+from im2colx.experiments._checkpoints import Checkpoints
 
 FIGURES = ["fig07_sgd_loss", "fig08_architectures", "fig09_weights_histogram", "fig10_adam_loss", "reconstructions"]
 
@@ -122,7 +124,7 @@ def results(output=1e-6, weight=1e-7, *, train=(3.0, 2.0), val=(3.5, 2.5), fc_va
         ("sgd", "float32", results(float("nan")), False, "Not equal", "nan"),
         ("sgd", "float32", results(val=(2, 2)), False, "Equal to rounding, but not learning", "CNN validation (2 to"),
         ("adam", "float32", results(0.5, 0.07), True, "Both learn, a gap remains", "guess that adaptive learning"),
-        ("adam", "float32", results(0.5, 0.07), True, "Both learn, a gap remains", "does not test"),
+        ("adam", "float32", results(0.5, 0.07), True, "Both learn, a gap remains", "This run does not test that"),
         ("adam", "float64", results(1e-13, 1e-14), True, "Equal to rounding", "in this run none has opened"),
         ("adam", "float32", results(0.5, fc_val=(3, 4)), False, "Not learning", "fell: FC validation (3 to 4)."),
         ("adam", "float32", results(0.5, fc_val=(3, float("nan"))), False, "Not learning", "FC validation"),
@@ -202,7 +204,10 @@ def test_metrics(unbroken):
     metrics = read_metrics(unbroken)
     assert list(metrics) == ["settings", "sgd", "adam"]
     for optimizer in ("sgd", "adam"):
-        assert list(metrics[optimizer]) == ["cnn", "fc", "output_distance", "weight_distance"]
+        assert list(metrics[optimizer]) == ["cnn", "fc", "output_distance", "weight_distance",
+                                            "weight_distance_by_epoch", "weights_sha256"]
+        by_epoch = metrics[optimizer]["weight_distance_by_epoch"]
+        assert len(by_epoch) == 2 and by_epoch[-1] == metrics[optimizer]["weight_distance"] != by_epoch[0]
         for network in ("cnn", "fc"):
             assert list(metrics[optimizer][network]) == ["train_loss", "val_loss", "epoch_seconds"]
             for values in metrics[optimizer][network].values():
@@ -213,6 +218,8 @@ def test_metrics(unbroken):
     # Both networks start alike and see the same batches; the two optimizers do not do the same.
     assert metrics["sgd"]["fc"]["val_loss"] == pytest.approx(metrics["sgd"]["cnn"]["val_loss"], rel=1e-5)
     assert metrics["sgd"]["cnn"]["val_loss"] != pytest.approx(metrics["adam"]["cnn"]["val_loss"], rel=1e-3)
+    hashes = [metrics[optimizer]["weights_sha256"][network] for optimizer in ("sgd", "adam") for network in ("cnn", "fc")]
+    assert len(set(hashes)) == 4 and all(re.fullmatch("[0-9a-f]{64}", found) for found in hashes)
     settings = metrics["settings"]
     expected = {"epochs": 2, "images": 150, "dtype": "float32", "method": "auto", "seed": 14343, "batch_size": 128}
     assert settings.items() >= expected.items()
@@ -278,7 +285,8 @@ def test_interrupted_run_is_resumed_exactly(light, unbroken, tmp_path, capsys):
 
         # Other settings would give other numbers: refused, and the checkpoints stay.
         before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
-        assert sorted(before) == ["adam-cnn.npz", "settings.json", "sgd-cnn.npz", "sgd-fc.npz"]
+        assert sorted(before) == ["adam-cnn.npz", "settings.json", "sgd-cnn.npz", "sgd-cnn.npz.previous", "sgd-fc.npz",
+                                  "sgd-fc.npz.previous"]
         for words, message in [
             (("--seed", 1), "seed was 14343, is 1"),
             (("--images", 149), "images was 150, is 149"),
@@ -290,7 +298,8 @@ def test_interrupted_run_is_resumed_exactly(light, unbroken, tmp_path, capsys):
         assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()} == before
 
         trained.clear()
-        (tmp_path / "checkpoints" / ".adam-cnn.npz.0123456789abcdef.tmp").write_bytes(b"left by a killed process")
+        for name in ("adam-cnn.npz", "sgd-fc.npz.previous", "settings.json"):
+            (tmp_path / "checkpoints" / f".{name}.0123456789abcdef.tmp").write_bytes(b"left by a killed process")
         assert _cli.run(parse(*SMALL, "--out", tmp_path, "--resume")) == 0
         assert trained == ["Adam CNN", "Adam FC", "Adam FC"]
     assert without_seconds(read_metrics(tmp_path)) == without_seconds(read_metrics(unbroken))
@@ -307,12 +316,28 @@ def test_damaged_checkpoints_are_refused(light, tmp_path, capsys):
         note.write_text(content)
         assert _cli.run(parse(*SMALL, "--out", tmp_path, "--resume")) == 2
         assert "damaged" in capsys.readouterr().err
-    settings = paper.Settings(epochs=2, images=150)
-    _cli._Checkpoints(folder, settings, datasets.load_mnist().source).open(resume=False)
+    args = parse(*SMALL, "--out", tmp_path)
+    _cli._folder(args, _cli._settings(args), datasets.load_mnist().source).open(resume=False)
     (folder / "sgd-cnn.npz").write_bytes(b"PK\3\4 and so on")
     assert _cli.run(parse(*SMALL, "--out", tmp_path, "--resume")) == 2
     assert "sgd-cnn.npz" in capsys.readouterr().err
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_the_folder_of_checkpoints(tmp_path):
+    folder = Checkpoints(tmp_path / "c", ["a.npz", "b.npz"], {"seed": 1})
+    assert not folder.open(resume=True)
+    assert [path.name for path in folder.folder.iterdir()] == ["settings.json"]
+    (folder.folder / "b.npz.previous").write_bytes(b"")  # all that is left where a file system has no hard links
+    assert folder.open(resume=True)
+    assert not folder.open(resume=False) and not (folder.folder / "b.npz.previous").exists()
+    (folder.folder / "a.npz").write_bytes(b"")
+    (folder.folder / "c.npz").write_bytes(b"mine")
+    assert folder.open(resume=True)
+    with pytest.raises(ValueError, match="seed was 1, is 2; run without --resume"):
+        Checkpoints(tmp_path / "c", ["a.npz"], {"seed": 2}).open(resume=True)
+    folder.remove()
+    assert [path.name for path in folder.folder.iterdir()] == ["c.npz"]
 
 
 def test_resume_of_nothing_and_files_of_an_earlier_run(light, tmp_path, capsys):
@@ -350,6 +375,10 @@ def test_resume_of_nothing_and_files_of_an_earlier_run(light, tmp_path, capsys):
         (["--optimizer", "rmsprop"], "rmsprop"),
         (["--dtype", "float16"], "float16"),
         (["--method", "magic"], "magic"),
+        (["--checkpoint-seconds", "0"], "'0' is not a number of seconds above 0"),
+        (["--checkpoint-seconds", "nan"], "'nan' is not a number of seconds above 0"),
+        (["--checkpoint-seconds", "soon"], "'soon' is not a number of seconds above 0"),
+        (["--question", "0"], "--question: 0 is not from 2 to 10000"),
     ],
 )
 def test_wrong_options(words, message, capsys):
@@ -357,6 +386,56 @@ def test_wrong_options(words, message, capsys):
         parse(*words)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_as_the_authors_ran_it():
+    own = paper.Settings()
+    assert _cli._settings(parse("--paper")) == dataclasses.replace(own, epochs=400)
+    assert _cli._settings(parse()) == dataclasses.replace(own, epochs=20)
+    # A trial of it may be shorter; what the networks learn from and in cannot be other than the paper's.
+    assert _cli._settings(parse("--paper", "--epochs", 3, "--seed", 1)) == dataclasses.replace(own, epochs=3, seed=1)
+    for words, message in [
+        (("--images", 999), "--paper has images 1000, but 999 was asked for"),
+        (("--dtype", "float64"), "--paper has dtype float32, but float64 was asked for"),
+        (("--optimizer", "sgd"), r"--paper has optimizers \('sgd', 'adam'\), but \('sgd',\) was asked for"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            _cli._settings(parse("--paper", *words))
+
+
+def like_idx_files(digits):
+    """Digits that look as if they came from the four files: those that are there, over and over."""
+    repeated = [np.resize(array, (count, *array.shape[1:])) for array, count in zip(digits[:4], (60000,) * 2 + (10000,) * 2)]
+    source = {"name": "the MNIST idx files", "where": "/a/folder/of/mine", "train": 60000, "test": 10000}
+    return datasets.MNIST(*repeated, source)
+
+
+def test_the_paper_s_run(light, tmp_path, capsys):
+    digits = datasets.load_mnist()
+    whole, few = like_idx_files(digits), digits._replace(train_images=digits.train_images[:4000])
+    with light.context() as patch:
+        patch.setattr(datasets, "load_mnist", lambda data=None: few)
+        assert _cli.run(parse("--paper", "--epochs", 1, "--out", tmp_path / "none")) == 2
+        error = one_line(capsys.readouterr().err)
+        assert "--paper needs the four MNIST files, but the digits found are" in error and "--data DIR" in error
+        assert not (tmp_path / "none").exists()
+        patch.setattr(datasets, "load_mnist", lambda data=None: whole)
+        patch.setattr(paper, "FILTERS", 2)
+        assert _cli.run(parse("--paper", "--epochs", 1, "--out", tmp_path)) == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["settings"]["command"] == (
+        f"python -m im2colx experiment --paper --epochs 1 --method auto --seed 14343 --out {tmp_path}"
+    )
+    assert metrics["settings"]["data"] == {"name": "the MNIST idx files", "train": 60000, "test": 10000}
+    assert "of/mine" not in (tmp_path / "report.html").read_text() + (tmp_path / "metrics.json").read_text()
+    assert whole.source["where"] == "/a/folder/of/mine"  # it is left out of what is written, not lost
+
+
+def test_lists_of_numbers_stand_on_one_line():
+    metrics = {"a": [1.5, 2e-300, None], "b": {"c": [], "d": ["x, [y", "z"]}, "e": [{"f": [0.1]}]}
+    text = _cli._numbers(metrics)
+    assert json.loads(text) == metrics
+    assert '"a": [ 1.5, 2e-300, null ]' in text and '"f": [ 0.1 ]' in text
 
 
 def test_every_method_can_be_asked_for():

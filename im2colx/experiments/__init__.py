@@ -12,5 +12,7 @@ it and writes numbers, figures and a report.
 `_cli`                  the command
 `_drawing`, `_page`     how figures and pages look
 `_run`                  what the commands share
+`_checkpoints`          the folder of checkpoints of a long run
+`question`              why do the curves part under Adam?
 ======================  =============================================================
 """

@@ -1,16 +1,17 @@
 """The command ``im2colx experiment``: its options, and what it writes."""
 
-import contextlib
 import csv
 import io
 import json
+import re
 
 import numpy as np
 
 import im2colx
 from im2colx import _files, datasets
 
-from . import _drawing, _run, figures, paper, report
+from . import _checkpoints, _drawing, _run, figures, paper, report
+from .question import _cli as question
 from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge
 
 DESCRIPTION = """\
@@ -21,8 +22,9 @@ Writes into the folder --out, each file whole or not at all:
   metrics.json    settings, losses, seconds per epoch, distances
   history.csv     the same losses as a table
   *.png           the figures (7 to 10 as in the paper, and some digits)
+  question.json   with --question, all numbers of that study
 
-Checkpoints are kept in OUT/checkpoints while the networks are trained (0.5 GB in float32), and removed at the end.
+Checkpoints are kept in OUT/checkpoints while the networks are trained (1 GB in float32), and removed at the end.
 After an interruption, the same command with --resume goes on from them and gives the numbers of an unbroken run.
 """
 
@@ -40,8 +42,18 @@ def add_arguments(parser):
     """Give an `argparse.ArgumentParser` the description and the options of the experiment."""
     add = parser.add_argument
     add(
-        "--epochs", type=_run.integer(1, 10**6), default=_DEFAULTS.epochs, metavar="N",
-        help="passes over the training images (default %(default)s; the authors: 400)",
+        "--paper", action="store_true",
+        help=f"as the authors ran it: {paper.PAPER_EPOCHS} epochs with both optimizers in float32, on their images, for "
+        "which the four MNIST files are needed",
+    )
+    add(
+        "--question", type=_run.integer(2, 10**4), nargs="?", const=question.EPOCHS, metavar="N",
+        help="then ask why the curves part under Adam, as `im2colx experiment question` does, and tell it in the same "
+        "report (N: epochs for that, default %(const)s)",
+    )
+    add(
+        "--epochs", type=_run.integer(1, 10**6), metavar="N",
+        help=f"passes over the training images (default {_DEFAULTS.epochs}; with --paper {paper.PAPER_EPOCHS})",
     )
     add(
         "--optimizer", nargs="+", choices=list(paper.OPTIMIZERS), default=list(_DEFAULTS.optimizers),
@@ -57,7 +69,7 @@ def add_arguments(parser):
         help="how the CNN convolves (default %(default)s)",
     )
     _run.add_common(parser, DESCRIPTION, seed=_DEFAULTS.seed, out="im2colx-experiment")
-    add("--resume", action="store_true", help="go on from the checkpoints of an interrupted run with the same settings")
+    _checkpoints.add_arguments(parser)
 
 
 def run(args):
@@ -77,13 +89,17 @@ def run(args):
 
 
 def _experiment(args):
-    settings = paper.Settings(
-        args.epochs, tuple(dict.fromkeys(args.optimizer)), args.images, args.dtype, args.method, args.seed
-    )
+    settings = _settings(args)
+    args.epochs = settings.epochs  # in full in the command that is told
     _drawing.require_matplotlib()  # rather now than after the training
     digits = datasets.load_mnist(args.data)
+    if args.paper and len(digits.train_images) < 60000:
+        raise ValueError(
+            f"--paper needs the four MNIST files, but the digits found are {digits.source['name']}: name the folder of the "
+            "files with --data DIR or IM2COLX_DATA"
+        )
     images = paper.choose_images(digits, settings)
-    checkpoints = _Checkpoints(args.out / "checkpoints", settings, digits.source)
+    checkpoints = _folder(args, settings, digits.source)
     resuming = checkpoints.open(args.resume)
     epochs = in_epochs(settings.epochs)
     print(f"Digits: {digits.source['name']}. Training on {settings.images} of them, {epochs}.", flush=True)
@@ -91,78 +107,59 @@ def _experiment(args):
         print(f"No checkpoints in {checkpoints.folder}: starting with the first epoch.", flush=True)
 
     runs = {
-        optimizer: paper.run(optimizer, settings, images, checkpoints=checkpoints.folder, resume=resuming)
+        optimizer: paper.run(
+            optimizer, settings, images, checkpoints=checkpoints.folder, checkpoint_seconds=args.checkpoint_seconds,
+            resume=resuming,
+        )
         for optimizer in settings.optimizers
     }
+    asked = args.question and question.study.Settings(args.question, seed=settings.seed)
+    results = asked and question.train(args.out, asked, digits, args.checkpoint_seconds, args.resume)
     metrics = _metrics(args, settings, digits.source, runs)
-    _write(args.out, metrics, runs, images.examples[..., 0])
+    _write(args.out, metrics, runs, images.examples[..., 0], asked and (asked, results))
+    if asked:
+        question.folder(args.out, asked, digits).remove()
     checkpoints.remove()
     print(_summary(metrics, runs))
     print(f"Report: {args.out / 'report.html'}")
     return 0
 
 
-class _Checkpoints:
-    """The folder of checkpoints, with a note of the settings that they belong to."""
+def _settings(args):
+    epochs = args.epochs or (paper.PAPER_EPOCHS if args.paper else _DEFAULTS.epochs)
+    optimizers = tuple(dict.fromkeys(args.optimizer))
+    settings = paper.Settings(epochs, optimizers, args.images, args.dtype, args.method, args.seed)
+    if args.paper:
+        for name in ("optimizers", "images", "dtype"):
+            ours, theirs = getattr(settings, name), getattr(_DEFAULTS, name)
+            if ours != theirs:
+                raise ValueError(f"--paper has {name} {theirs}, but {ours} was asked for: leave one of the two out")
+    return settings
 
-    def __init__(self, folder, settings, source):
-        self.folder = folder
-        self._files = [folder / f"{name}-{network}.npz" for name in paper.OPTIMIZERS for network in ("cnn", "fc")]
-        self._note = folder / "settings.json"
-        # Neither the number of epochs nor the other optimizer has a say in what a checkpoint holds.
-        self._settings = {
+
+def _folder(args, settings, source):
+    """The folder of the checkpoints of a run."""
+    names = [f"{optimizer}-{network}.npz" for optimizer in paper.OPTIMIZERS for network in ("cnn", "fc")]
+    # Neither the number of epochs nor the other optimizer has a say in what a checkpoint holds.
+    return _checkpoints.Checkpoints(
+        args.out / "checkpoints",
+        names,
+        {
             "images": settings.images,
             "dtype": settings.dtype,
             "method": settings.method,
             "seed": settings.seed,
             "digits": source["name"].partition(",")[0],
-        }
-
-    def open(self, resume):
-        """Make the folder ready; return whether there is something to go on from."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        if resume and self._note.exists():
-            try:
-                before = json.loads(self._note.read_text(encoding="utf-8"))
-                differences = [
-                    f"{name} was {before[name]}, is {value}"
-                    for name, value in self._settings.items()
-                    if before[name] != value
-                ]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{self._note}: damaged ({error}); run without --resume to start anew") from error
-            if differences:
-                raise ValueError(
-                    f"--resume: the checkpoints in {self.folder} belong to other settings: {'; '.join(differences)}; "
-                    "run without --resume to start anew"
-                )
-            return any(file.exists() for file in self._files)
-        self._unlink()
-        _files.write_bytes(self._note, json.dumps(self._settings, indent=1) + "\n")
-        return False
-
-    def remove(self):
-        """Remove what `open` and the training put there, and the folder unless something else is in it."""
-        self._unlink()
-        self._note.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-
-    def _unlink(self):
-        for file in self._files:
-            file.unlink(missing_ok=True)
-
-    def _sweep(self):
-        # A process that is killed while it writes a checkpoint leaves a nameless part of it, of up to 200 MB.
-        for file in self._files:
-            for part in self.folder.glob(f".{file.name}.*.tmp"):
-                part.unlink(missing_ok=True)
+        },
+    )
 
 
 def _command(args):
     """The command that these arguments come from, in full."""
-    return _run.command("experiment", args, ("epochs", "optimizer", "images", "dtype", "method", "seed", "data", "out"))
+    if args.paper:
+        return _run.command("experiment --paper", args, ("question", "epochs", "method", "seed", "data", "out"))
+    options = ("question", "epochs", "optimizer", "images", "dtype", "method", "seed", "data", "out")
+    return _run.command("experiment", args, options)
 
 
 def _metrics(args, settings, source, runs):
@@ -177,8 +174,9 @@ def _metrics(args, settings, source, runs):
             "dtype": settings.dtype,
             "method": settings.method,
             "seed": settings.seed,
+            "question": args.question,
             "learning_rate": {"sgd": 0.01, "adam": 0.001},
-            **_run.surroundings(source),
+            **_run.surroundings(dict(source)),
             "command": _command(args),
         }
     }
@@ -187,14 +185,27 @@ def _metrics(args, settings, source, runs):
             **result.history,
             "output_distance": result.output_distance,
             "weight_distance": result.weight_distance,
+            "weight_distance_by_epoch": result.distances,
+            "weights_sha256": result.sha256,
         }
+    if args.paper:  # a run to be shown to others: without the places of this machine
+        del metrics["settings"]["data"]["where"]
     return metrics
 
 
-def _write(out, metrics, runs, examples):
-    """Write every file; ``metrics.json`` last, so that where it is new, so are the others."""
+def _write(out, metrics, runs, examples, asked=None):
+    """Write every file; ``metrics.json`` last, so that where it is new, so are the others.
+
+    `asked` is what `question.tell` takes of the study, if there was one.
+    """
     light = figures.draw(metrics, runs, examples)
-    page = report.build(metrics, runs, light, figures.draw(metrics, runs, examples, dark=True))
+    dark = figures.draw(metrics, runs, examples, dark=True)
+    section = ""
+    if asked:
+        long = {optimizer: metrics[optimizer]["weight_distance_by_epoch"] for optimizer in runs}
+        section, numbers = question.tell(*asked, metrics["settings"], long)
+        _files.write_bytes(out / "question.json", numbers)
+    page = report.build(metrics, runs, light, dark, section)
     for name in _FIGURES:
         if name in light:
             _files.write_bytes(out / name, light[name])
@@ -202,7 +213,13 @@ def _write(out, metrics, runs, examples):
             (out / name).unlink(missing_ok=True)
     _files.write_bytes(out / "history.csv", _history(metrics, runs))
     _files.write_bytes(out / "report.html", page)
-    _files.write_bytes(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    _files.write_bytes(out / "metrics.json", _numbers(metrics))
+
+
+def _numbers(metrics):
+    """The contents of ``metrics.json``, with a line for each list of numbers: there may be thousands of them."""
+    text = json.dumps(metrics, indent=1)
+    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def _history(metrics, runs):

@@ -13,6 +13,7 @@ Everything is channels last (NHWC), as in the paper.
 """
 
 import dataclasses
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ ROWS = ((SIDE - KERNEL) // STRIDE + 1) ** 2  # 169 patches of an image
 PATCH = KERNEL * KERNEL  # 16 pixels in each
 BATCH = 128
 VALIDATION = COMPARISON = 1000  # images
+PAPER_EPOCHS = 400
 PAPER_COMPARISON = 1001  # the authors compare on the training images 1001 to 2000, counted from 0
 
 OPTIMIZERS = {
@@ -63,6 +65,8 @@ class Run(NamedTuple):
     reconstructions: dict  # of the examples, (10, 28, 28)
     output_distance: float
     weight_distance: float
+    distances: list = ()  # the weight distance after every epoch
+    sha256: dict = {}  # of all weights of each network  # noqa: RUF012
 
 
 def choose_images(digits, settings):
@@ -110,13 +114,11 @@ def _pixels(images, dtype):
     return (images / np.array(255, dtype)).astype(dtype)[..., np.newaxis]
 
 
-def build_cnn(settings):
-    """Return the convolutional network, with He uniform weights drawn from the seed."""
+def build_cnn(settings, first=None):
+    """Return the convolutional network, with He uniform weights drawn from the seed; `first` is its layer 1."""
+    first = first or nn.Conv2D(FILTERS, KERNEL, stride=STRIDE, bias=False, layout="NHWC", method=settings.method)
     return nn.Sequential(
-        [
-            nn.Conv2D(FILTERS, KERNEL, stride=STRIDE, bias=False, layout="NHWC", method=settings.method),
-            *_rest(),
-        ],
+        [first, *_rest()],
         input_shape=(SIDE, SIDE, 1),
         dtype=settings.dtype,
         seed=settings.seed,
@@ -145,7 +147,7 @@ def patches(images):
     return im2colx.im2col(images, KERNEL, STRIDE, layout="NHWC").reshape(len(images), ROWS, PATCH)
 
 
-def run(optimizer, settings, images, *, checkpoints=None, resume=False, progress=True):
+def run(optimizer, settings, images, *, checkpoints=None, checkpoint_seconds=None, resume=False, progress=True):
     """Train both networks with one optimizer and compare them.
 
     Parameters
@@ -155,6 +157,8 @@ def run(optimizer, settings, images, *, checkpoints=None, resume=False, progress
     images : Images
     checkpoints : pathlib.Path, optional
         A folder for the checkpoints.
+    checkpoint_seconds : float, optional
+        How old a checkpoint may become.
     resume : bool
         Whether to go on from the checkpoints there, if there are any.
     progress : bool
@@ -164,10 +168,10 @@ def run(optimizer, settings, images, *, checkpoints=None, resume=False, progress
     -------
     Run
     """
-    history, weights, reconstructions = {}, {}, {}
+    history, weights, reconstructions, traces, sha256 = {}, {}, {}, {}, {}
     for network, build, cut in (("cnn", build_cnn, np.asarray), ("fc", build_fc, patches)):
         model = build(settings)
-        trainer = nn.Trainer(model, nn.MSE(), OPTIMIZERS[optimizer](), seed=settings.seed)
+        trainer = nn.Trainer(model, nn.MSE(), OPTIMIZERS[optimizer](), seed=settings.seed, trace=("0.weight",))
         history[network] = trainer.fit(
             cut(images.train),
             images.train,
@@ -177,10 +181,13 @@ def run(optimizer, settings, images, *, checkpoints=None, resume=False, progress
             progress=progress,
             checkpoint=checkpoints and checkpoints / f"{optimizer}-{network}.npz",
             checkpoint_every=checkpoint_every(settings.epochs),
+            checkpoint_seconds=checkpoint_seconds,
             resume=resume,
             label=f"{optimizer.upper() if optimizer == 'sgd' else 'Adam'} {network.upper()}",
         )
         weights[network] = model.get_weights()[0].reshape(PATCH, FILTERS)
+        traces[network] = [copy.reshape(PATCH, FILTERS) for copy in trainer.trace["0.weight"]]
+        sha256[network] = weights_sha256(model)
         reconstructions[network] = model.predict(cut(images.examples)).reshape(-1, SIDE, SIDE)
     return Run(
         history,
@@ -188,12 +195,22 @@ def run(optimizer, settings, images, *, checkpoints=None, resume=False, progress
         reconstructions,
         output_distance(weights["cnn"], weights["fc"], images.comparison, settings.method),
         weight_distance(weights["cnn"], weights["fc"]),
+        [weight_distance(*pair) for pair in zip(traces["cnn"], traces["fc"], strict=True)],
+        sha256,
     )
 
 
 def checkpoint_every(epochs):
-    """Epochs between two checkpoints: a quarter of the run, at most 10 (one of Adam holds 200 MB in float32)."""
-    return min(10, max(1, epochs // 4))
+    """Epochs between two checkpoints, whatever the time: a quarter of the run (one of Adam holds 200 MB in float32)."""
+    return max(1, epochs // 4)
+
+
+def weights_sha256(model):
+    """Return the SHA-256 of the bytes of all weights, little-endian, in hexadecimal: equal for bit-equal networks."""
+    digest = hashlib.sha256()
+    for _, array in model.parameters():
+        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
+    return digest.hexdigest()
 
 
 def output_distance(cnn_weights, fc_weights, images, method="auto"):

@@ -33,7 +33,7 @@ _CAPTIONS = {
 }
 
 
-def build(metrics, runs, light, dark):
+def build(metrics, runs, light, dark, question=""):
     """Return the page as a string.
 
     Parameters
@@ -44,6 +44,8 @@ def build(metrics, runs, light, dark):
         The `paper.Run` of each optimizer.
     light, dark : dict
         The figures for a light and for a dark page, as `figures.draw` makes them.
+    question : str
+        The part of the page that tells why the curves part under Adam, if that was asked.
 
     Returns
     -------
@@ -73,6 +75,7 @@ def build(metrics, runs, light, dark):
         ),
         histogram=pictures["fig09_weights_histogram.png"],
         reconstructions=pictures["reconstructions.png"],
+        question=question,
         settings=_settings(metrics, runs),
         command=command(settings["command"]),
     )

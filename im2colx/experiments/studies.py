@@ -7,6 +7,7 @@ import argparse
 from typing import NamedTuple
 
 from .morphism import _cli as morphism
+from .question import _cli as question
 from .uncertainty import _cli as uncertainty
 
 
@@ -19,6 +20,7 @@ class Study(NamedTuple):
 
 
 STUDIES = (
+    Study("question", "why do the curves of the paper's two networks part under Adam?", question),
     Study("uncertainty", "dropout and Bayes from FC layers on CONV layers: doubt on turned and foreign images", uncertainty),
     Study("morphism", "make a trained network wider and deeper without changing its function, by FC algebra", morphism),
 )

@@ -59,7 +59,7 @@ def _judge(optimizer, metrics):
     elif epochs > 1:  # one epoch gives each curve one point
         sentences.append("All four losses fell.")
     if optimizer == "adam":
-        sentences.append(_on_the_gap(equal))
+        sentences.append(_on_the_gap(equal, metrics["settings"].get("question")))
 
     if optimizer == "sgd" and not equal:
         title = "Not equal"
@@ -72,7 +72,7 @@ def _judge(optimizer, metrics):
     return Verdict((equal or optimizer == "adam") and not stuck, title, " ".join(sentences))
 
 
-def _on_the_gap(equal):
+def _on_the_gap(equal, asked):
     """What is known of the gap under Adam: the authors' guess, and a hypothesis, each called what it is."""
     if equal:
         output, weight = AUTHORS["adam"]
@@ -80,10 +80,10 @@ def _on_the_gap(equal):
             f"The authors recorded a gap here ({output:.3g} and {weight:.3g} after {AUTHORS_EPOCHS} epochs) and guess "
             "at adaptive learning rates; in this run none has opened."
         )
+    where = "That is asked below." if asked else "This run does not test that; im2colx experiment question does."
     return (
         "The networks drift apart although each computes what the other does. The authors saw such a gap too and guess "
-        "that adaptive learning rates are the cause. A hypothesis that fits, and that this run does not test: it is "
-        "rounding, amplified where Adam divides a tiny gradient by the root of a tiny second moment."
+        f"that adaptive learning rates are the cause. {where}"
     )
 
 
