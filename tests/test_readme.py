@@ -49,4 +49,4 @@ def test_no_file_is_generated_or_binary():
 
 def test_the_package_is_small():
     size = sum(path.stat().st_size for path in (ROOT / "im2colx").rglob("*") if path.suffix in (".py", ".html"))
-    assert size < 650_000
+    assert size < 700_000
