@@ -5,7 +5,8 @@
  *   w' = x^T y'    the rows are those of w'; with a step w' goes no further than the cache
  *
  * A product is rows times columns: the left operand is broadcast, row by row, and the right one lies in lanes, in panels
- * [q][lanes] of a few vectors. Which of a and b is which (c = a b, or its transpose = b^T a^T) is what costs less to pack.
+ * [q][lanes] of a few vectors. That is b, unless its columns are no neighbours and it costs less to pack a in its place and
+ * compute the transpose, b^T a^T. (So a gradient is summed alike whether it is stored or stepped along.)
  *
  * A task has a band of rows, a group of panels and a slice of the sum. It goes through its slice in pieces so short that a
  * piece of a panel stays in the first-level cache while all rows meet it, and adds up in a scratch of its own. A long sum
@@ -45,7 +46,9 @@ typedef struct {
     ptrdiff_t vectors, panels, width; /* of all columns; a panel's rows are `width` */
     ptrdiff_t depth; /* of a piece */
     ptrdiff_t bands, groups, slices;
-    int packs_first, threads;
+    int packs_first;
+    int is_direct;   /* tiles are written to c, not to a scratch */
+    int threads;
     ptrdiff_t packed_bytes, partial_bytes, scratch_bytes, bytes_each; /* the last two of a thread */
     char *packed, *partial, *workers;
     ptrdiff_t along[INNER], in_band[INNER], in_panel[INNER]; /* offsets of the elements of a piece */
@@ -167,6 +170,9 @@ static void product_task(void *argument, ptrdiff_t task, int worker, im2colx_job
     if (s->partial) {
         ld = s->vectors * s->kernel->lanes;
         scratch = s->partial + ((slice * s->rows + first) * ld + p_first.column) * size;
+    } else if (s->is_direct) {
+        ld = s->call->c_row;
+        scratch = (char *)s->call->c + (first * ld + p_first.column) * size;
     }
     const ptrdiff_t pieces = divide_up(q_end - q_begin, s->depth), blocks = divide_up(rows, MICRO_ROWS), zero = 0;
     for (ptrdiff_t piece = 0; piece < pieces; piece++) {
@@ -199,15 +205,20 @@ static void product_task(void *argument, ptrdiff_t task, int worker, im2colx_job
             for (ptrdiff_t block = 0; block < blocks; block++) {
                 const ptrdiff_t i = even_cut(rows, blocks, block), mr = even_cut(rows, blocks, block + 1) - i;
                 const void *a[MICRO_ROWS];
-                for (ptrdiff_t r = 0; r < mr; r++) a[r] = left + (i + r) * row * size;
+                void *c[MICRO_ROWS];
+                for (ptrdiff_t r = 0; r < mr; r++) {
+                    a[r] = left + (i + r) * row * size;
+                    c[r] = to + (i + r) * ld * size;
+                }
                 fetch(&next_right, block, blocks);
                 fetch(&next_left, (index - p_begin) * blocks + block, (p_end - p_begin) * blocks);
-                s->kernel->function[mr - 1][p.vectors - 1](&sum, a, right, to + i * ld * size, ld, piece > 0);
+                s->kernel->function[mr - 1][p.vectors - 1](&sum, a, right, c, piece > 0);
             }
         }
     }
-    if (pieces == 0) memset(scratch, 0, (size_t)(rows * ld * size));
-    if (!s->partial)
+    for (ptrdiff_t i = 0; i < rows && pieces == 0; i++)
+        memset(scratch + i * ld * size, 0, (size_t)((p_last.column + p_last.filled - p_first.column) * size));
+    if (!s->partial && !s->is_direct)
         finish(s, scratch, ld, first, rows, p_first.column, p_last.column + p_last.filled - p_first.column);
 }
 
@@ -228,8 +239,8 @@ static void add_task(void *argument, ptrdiff_t task, int worker, im2colx_job *jo
     for (ptrdiff_t i = 0; i < rows; i++)
         for (ptrdiff_t index = 0; index < s->panels; index++) {
             const panel p = panel_at(s, index);
-            s->kernel->function[0][p.vectors - 1](&sum, &one, s->partial + ((first + i) * ld + p.column) * s->size,
-                                                  scratch + (i * ld + p.column) * s->size, ld, 0);
+            void *const c = scratch + (i * ld + p.column) * s->size;
+            s->kernel->function[0][p.vectors - 1](&sum, &one, s->partial + ((first + i) * ld + p.column) * s->size, &c, 0);
         }
     finish(s, scratch, ld, first, rows, 0, s->columns);
 }
@@ -254,7 +265,7 @@ static void choose(product *s)
     s->columns = call->n;
     s->sum = call->k;
     const operand a = {call->b.data, call->b.column, call->b.row}, b = {call->a.data, call->a.row, call->a.column};
-    s->is_turned = !call->step && packing(a, call->n, b, call->m) < packing(s->left, call->m, s->right, call->n);
+    s->is_turned = s->right.outer != 1 && !call->step && packing(a, call->n, b, call->m) < packing(s->left, call->m, s->right, call->n);
     if (s->is_turned) {
         s->left = a;
         s->right = b;
@@ -275,6 +286,7 @@ static void choose(product *s)
                                            : most_rows * divide_up(s->panels, s->groups) * s->width * s->size);
     s->bytes_each = s->scratch_bytes + lines(LONG_BAND * s->depth * s->size) + lines(s->depth * s->width * s->size);
     s->packed_bytes = s->packs_first ? lines(s->panels * s->width * s->sum * s->size) : 0;
+    s->is_direct = s->slices == 1 && !s->is_turned && !call->step && s->columns % s->kernel->lanes == 0;
     s->partial_bytes = s->slices > 1 ? lines(s->slices * s->rows * width * s->size) : 0;
     s->threads = im2colx_workers(IM2COLX_MAX_THREADS, call->threads);
 }

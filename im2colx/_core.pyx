@@ -767,7 +767,15 @@ cdef class Pass:
 
 cdef im2colx_matrix matrix_of(cnp.ndarray array) noexcept:
     cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(array)
-    return im2colx_matrix(cnp.PyArray_DATA(array), cnp.PyArray_STRIDE(array, 0) // size, cnp.PyArray_STRIDE(array, 1) // size)
+    cdef im2colx_matrix m
+    m.data = cnp.PyArray_DATA(array)
+    m.row = cnp.PyArray_STRIDE(array, 0) // size
+    m.column = cnp.PyArray_STRIDE(array, 1) // size
+    if cnp.PyArray_DIM(array, 1) == 1:  # the stride of an axis of one element may be anything
+        m.column = 1
+    elif cnp.PyArray_DIM(array, 0) == 1 and m.column != 1:
+        m.row = 1
+    return m
 
 
 def gemm(cnp.ndarray a, cnp.ndarray b, cnp.ndarray c, int threads, Pass step=None, tuple state=(), room=None):

@@ -56,25 +56,48 @@ class Room:
         return self("workspace", (size,), np.uint8)
 
 
+class Product:
+    """A gradient that is not computed yet: ``left @ right``, of an optimizer's choice whole or step by step.
+
+    It is good until the next forward of the layer that made it.
+    """
+
+    def __init__(self, left, right, room):
+        self.left, self.right, self.room = left, right, room
+        self.shape, self.dtype = (left.shape[0], right.shape[1]), right.dtype
+
+    def into(self, out):
+        """Compute it into `out`, which is returned."""
+        return matmul(self.left, self.right, out, self.room)
+
+
 def suits(*arrays):
-    """Whether C takes these arrays, which have one dtype, whole: C-contiguous, aligned, float32 or float64."""
-    return all(array.dtype in (np.float32, np.float64) and array.dtype.isnative and array.flags.c_contiguous
-               and array.flags.aligned for array in arrays)
+    """Whether C takes these arrays: all of one dtype, float32 or float64, C-contiguous and aligned."""
+    dtype = arrays[0].dtype
+    return dtype in (np.float32, np.float64) and all(
+        array.dtype == dtype and array.dtype.isnative and array.flags.c_contiguous and array.flags.aligned for array in arrays)
+
+
+def _suits_product(a, b, out):
+    return suits(a.T if a.flags.f_contiguous else a, b.T if b.flags.f_contiguous else b, out)
 
 
 def matmul(a, b, out, room=None):
-    """out = a @ b, for matrices that are contiguous or transposed so; `out` is contiguous."""
-    _core.gemm(a, b, out, get_num_threads(), room=room and room.workspace)
+    """out = a @ b, for matrices; C where it takes them, as it does all that the layers make, else NumPy.  Returns `out`."""
+    if _suits_product(a, b, out):
+        _core.gemm(a, b, out, get_num_threads(), room=room and room.workspace)
+    else:
+        np.matmul(a, b, out=out)
+    return out
 
 
-def step_along(a, b, step, out, room=None):
-    """``step(a @ b, out)`` for matrices, where the product is never in memory as a whole."""
-    _core.gemm(a, b, out[0], get_num_threads(), step, tuple(out[1:]), room and room.workspace)
-
-
-def step_with(step, gradient, out):
-    """Change the arrays `out` by the pass `step`, which reads `gradient`."""
-    step.run(gradient, tuple(out), get_num_threads())
+def step_along(gradient, step, out):
+    """Change the arrays `out` by the pass `step`, which reads a gradient; that of a `Product` is never in memory as a whole."""
+    if isinstance(gradient, Product):
+        room = gradient.room.workspace
+        _core.gemm(gradient.left, gradient.right, out[0], get_num_threads(), step, tuple(out[1:]), room)
+    else:
+        step.run(gradient, tuple(out), get_num_threads())
 
 
 _RELU, _RELU_GRADIENT = Pass("relu"), Pass("relu_gradient")
@@ -82,9 +105,15 @@ _RELU, _RELU_GRADIENT = Pass("relu"), Pass("relu_gradient")
 
 def relu(x, out):
     """out = max(x, 0); `out` may be x."""
-    _RELU.run(x, (out,), get_num_threads())
+    if suits(x, out):
+        _RELU.run(x, (out,), get_num_threads())
+    else:
+        np.maximum(x, 0, out=out)
 
 
 def relu_gradient(y, grad_y, out):
     """out = grad_y where y > 0, else 0; `out` may be grad_y."""
-    _RELU_GRADIENT.run(y, (out, grad_y), get_num_threads())
+    if suits(y, grad_y, out):
+        _RELU_GRADIENT.run(y, (out, grad_y), get_num_threads())
+    else:
+        np.copyto(out, np.where(y > 0, grad_y, 0))

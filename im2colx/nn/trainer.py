@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from . import _checks as check
+from ._kernels import Room
 from ._progress import reporter
 from .checkpoint import load_checkpoint, save_checkpoint
 from .model import Sequential
+from .optimizers import takes_late_gradients
 
 HISTORY = ("train_loss", "val_loss", "epoch_seconds")
 
@@ -65,6 +67,7 @@ class Trainer:
         self.optimizer = optimizer
         self.seed = check.seed("seed", seed)
         self.history = {key: [] for key in HISTORY}
+        self._room = Room()
 
     def fit(self, x, y, epochs, batch_size=128, *, validation_data=None, progress=True, checkpoint=None,
             checkpoint_every=1, resume=False, callback=None, label=""):
@@ -190,7 +193,9 @@ class Trainer:
         for start in range(0, len(x), batch_size):
             batch = order[start : start + batch_size]
             self.model.reseed(self.seed, epoch, start)
-            loss = self._step(x[batch], y[batch])
+            # "clip" only keeps NumPy from a second copy: the indices are in range.
+            rows = np.take(x, batch, axis=0, out=self._room("x", (len(batch), *x.shape[1:]), x.dtype), mode="clip")
+            loss = self._step(rows, y[batch])
             if not math.isfinite(loss):
                 number, steps = start // batch_size + 1, math.ceil(len(x) / batch_size)
                 raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, batch {number} of {steps}:"
@@ -210,8 +215,12 @@ class Trainer:
             prediction = self.model.forward(x, training=True)
             loss, gradient = self.loss.value_and_grad(prediction, y)
             if math.isfinite(loss):
-                self.model.backward(gradient, input_gradient=False)
-                self.optimizer.step(self.model.parameters(), self.model.gradients())
+                if takes_late_gradients(self.optimizer):
+                    self.model.backward_late(gradient)
+                    self.optimizer.step(self.model.parameters(), self.model.late_gradients())
+                else:
+                    self.model.backward(gradient, input_gradient=False)
+                    self.optimizer.step(self.model.parameters(), self.model.gradients())
         return loss
 
     def _validate(self, validation_data, epoch, batch_size):
