@@ -167,6 +167,20 @@ def test_layers_work_in_place_only_on_arrays_of_the_layers_before():
     assert not model.layers[2].may_overwrite_grad_y
 
 
+def test_a_subclass_has_its_own_backward_and_keeps_its_arrays():
+    class Decayed(nn.Dense):
+        def backward(self, grad_y, input_gradient=True):
+            grad_x = super().backward(grad_y, input_gradient)
+            self.grad_weight += 0.5 * self.weight
+            return grad_x
+
+    model = nn.Sequential([Decayed(3, bias=False), nn.ReLU()], input_shape=(4,), dtype="float64")
+    expected = 0.9 * model.layers[0].weight  # no gradient but the decay's: p -= 0.2 * p / 2
+    nn.Trainer(model, nn.MSE(), nn.SGD(lr=0.2)).fit(np.zeros((5, 4)), np.zeros((5, 3)), 1, progress=False)
+    np.testing.assert_allclose(model.layers[0].weight, expected, rtol=1e-15)
+    assert not model.layers[1].may_overwrite_x
+
+
 def test_what_the_model_gives_out_stays():
     model, rng = network("float64"), np.random.default_rng(5)
     x, other = rng.standard_normal((2, 3, 18, 18, 2))

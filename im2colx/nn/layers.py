@@ -34,7 +34,8 @@ class Layer:
     weight_names = ()
     in_model = False  # set by the model that builds the layer: its weights are that model's
 
-    # For the model: what y and dL/dx are, arrays of the layer's own ("own"), views of x and dL/dy ("view"), or who knows.
+    # For the model: what y and dL/dx are, arrays of the layer's own that it does not read again, or may be overwritten by what
+    # it has made of them ("own"); views of x and dL/dy ("view"); or who knows.  A subclass says it for itself.
     gives = None
     # Set by the model: whether x and dL/dy are arrays of other layers, which nobody reads after this one.
     may_overwrite_x = may_overwrite_grad_y = False
@@ -151,6 +152,10 @@ class Dense(Layer):
             self._late = None
         return self._grad_weight
 
+    @grad_weight.setter
+    def grad_weight(self, gradient):
+        self._grad_weight, self._late = gradient, None
+
     def forward(self, x, training=False):
         rows = x.reshape(-1, x.shape[-1])  # every axis but the last becomes one: a single matrix product
         shape, dtype = (len(rows), self.units), np.result_type(rows, self.weight)
@@ -164,11 +169,15 @@ class Dense(Layer):
         return y.reshape(*x.shape[:-1], self.units)
 
     def backward(self, grad_y, input_gradient=True):
-        grad_x = self.backward_late(grad_y, input_gradient)
-        _ = self.grad_weight
+        grad_x = self._backward(grad_y, input_gradient)
+        _ = self.grad_weight  # computed now
         return grad_x
 
     def backward_late(self, grad_y, input_gradient):
+        is_own = getattr(self.backward, "__func__", None) is Dense.backward  # a subclass may do more with the gradient
+        return (self._backward if is_own else self.backward)(grad_y, input_gradient)
+
+    def _backward(self, grad_y, input_gradient):
         grad_y = grad_y.reshape(-1, self.units)
         self._late = kernels.Product(self._rows.T, grad_y, self.room)
         if self.use_bias:

@@ -278,7 +278,8 @@ def _share_arrays(layers):
         is_own = False  # what comes from outside
         for layer in chain:
             setattr(layer, name, is_own)
-            is_own = {"own": True, "view": is_own}.get(layer.gives, False)
+            gives = vars(type(layer)).get("gives")  # not inherited: a subclass may keep what its base gives away
+            is_own = {"own": True, "view": is_own}.get(gives, False)
 
 
 def _checked_dtype(dtype):
