@@ -138,6 +138,58 @@ im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const 
 /* For measuring the machine: `rounds` of multiply-adds in registers, and how many floating-point operations a round is. */
 double im2colx_burn(im2colx_type type, ptrdiff_t rounds, ptrdiff_t *operations);
 
+/* ---- networks: passes over vectors, and products with large weights; float32 and float64 ---- */
+
+enum { IM2COLX_PASS_VECTORS = 3 };
+
+typedef enum {
+    IM2COLX_SGD,           /* in g; out p:         p -= rate*g */
+    IM2COLX_MOMENTUM,      /* in g; out p, v:      v = keep[0]*v - rate*g, p += v */
+    IM2COLX_ADAM,          /* in g; out p, m, v:   m = keep[0]*m + (1 - keep[0])*g, v = keep[1]*v + (1 - keep[1])*g*g,
+                                                   p -= rate * m/(sqrt(v) + eps) */
+    IM2COLX_RELU,          /* in x; out y:         y = max(x, 0), also with y = x */
+    IM2COLX_RELU_GRADIENT, /* in y; out r, g:      r = g where y > 0, else 0, also with r = g; g is only read */
+    IM2COLX_PASSES
+} im2colx_pass_kind;
+
+/* A pass over vectors of `count` elements, element by element; the bits do not depend on threads or instruction set. */
+typedef struct {
+    im2colx_type type;
+    im2colx_pass_kind pass;
+    const void *in;
+    void *out[IM2COLX_PASS_VECTORS];
+    ptrdiff_t count;
+    double rate, keep[2], eps;
+    int threads;
+    im2colx_poll poll;
+} im2colx_pass_call;
+
+im2colx_status im2colx_pass(const im2colx_pass_call *call);
+
+/* A matrix as an operand of a product: element (i, j) at data[i*row + j*column], where one of the strides is 1. */
+typedef struct {
+    const void *data;
+    ptrdiff_t row, column;
+} im2colx_matrix;
+
+/* c (m x n) = a (m x k) * b (k x n). The rows of c are c_row apart. With a step, the product is a gradient that is not
+ * stored: c is stepped along it, by the pass in `step`, whose `out` begin where c does, and are as c is.
+ * Same bits for any threads. */
+typedef struct {
+    im2colx_type type;
+    ptrdiff_t m, n, k;
+    im2colx_matrix a, b;
+    void *c;
+    ptrdiff_t c_row;
+    const im2colx_pass_call *step; /* or NULL */
+    void *workspace;               /* as many bytes as im2colx_gemm_workspace says, aligned to 64, or NULL: allocated */
+    int threads;
+    im2colx_poll poll;
+} im2colx_gemm_call;
+
+size_t im2colx_gemm_workspace(const im2colx_gemm_call *call);
+im2colx_status im2colx_gemm(const im2colx_gemm_call *call);
+
 /* Integer products for im2colx_product, where there is no BLAS. Their sums wrap: the caller bounds them first. */
 void im2colx_matmul_i32(int, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, const void *, ptrdiff_t,
                         int, void *, ptrdiff_t);

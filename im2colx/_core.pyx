@@ -119,6 +119,43 @@ cdef extern from "im2colx.h" nogil:
     im2colx_status im2colx_csr(const im2colx_geometry *geometry, im2colx_order order, int circular, size_t itemsize,
                                const void *w, size_t index_bytes, void *indptr, void *indices, void *data, int threads,
                                im2colx_poll poll)
+    ctypedef enum im2colx_pass_kind:
+        IM2COLX_SGD
+        IM2COLX_MOMENTUM
+        IM2COLX_ADAM
+        IM2COLX_RELU
+        IM2COLX_RELU_GRADIENT
+
+    ctypedef struct im2colx_pass_call:
+        im2colx_type type
+        im2colx_pass_kind kind "pass"
+        const void *source "in"
+        void *out[3]
+        ptrdiff_t count
+        double rate
+        double[2] keep
+        double eps
+        int threads
+        im2colx_poll poll
+
+    ctypedef struct im2colx_matrix:
+        const void *data
+        ptrdiff_t row, column
+
+    ctypedef struct im2colx_gemm_call:
+        im2colx_type type
+        ptrdiff_t m, n, k
+        im2colx_matrix a, b
+        void *c
+        ptrdiff_t c_row
+        const im2colx_pass_call *step
+        void *workspace
+        int threads
+        im2colx_poll poll
+
+    size_t im2colx_gemm_workspace(const im2colx_gemm_call *call)
+    im2colx_status im2colx_pass(const im2colx_pass_call *call)
+    im2colx_status im2colx_gemm(const im2colx_gemm_call *call)
     double im2colx_burn(im2colx_type type, ptrdiff_t rounds, ptrdiff_t *operations)
     const char *im2colx_isa_name(int level)
     const char *im2colx_isa()
@@ -677,6 +714,104 @@ def csr(geometry, bint circular, cnp.ndarray w, cnp.ndarray indptr, cnp.ndarray 
     with nogil:
         status = im2colx_csr(&g, order, circular, itemsize, weights, index_bytes, pointers, columns, values, threads, poll)
     check_status(status, "conv_matrix")
+# ---- Networks -----------------------------------------------------------------------------------------------------------
+
+_PASSES = {"sgd": IM2COLX_SGD, "momentum": IM2COLX_MOMENTUM, "adam": IM2COLX_ADAM, "relu": IM2COLX_RELU,
+           "relu_gradient": IM2COLX_RELU_GRADIENT}
+
+
+cdef class Pass:
+    """A pass over vectors, element by element: see csrc/im2colx.h for what each does.
+
+    Parameters
+    ----------
+    name : {"sgd", "momentum", "adam", "relu", "relu_gradient"}
+    rate, keep1, keep2, eps : float
+        The numbers in its formula.
+    """
+
+    cdef im2colx_pass_call call
+
+    def __init__(self, str name, double rate=0, double keep1=0, double keep2=0, double eps=0):
+        self.call.kind = _PASSES[name]
+        self.call.rate = rate
+        self.call.keep[0] = keep1
+        self.call.keep[1] = keep2
+        self.call.eps = eps
+        self.call.poll = poll
+
+    cdef im2colx_pass_call on(self, out, int threads):
+        cdef im2colx_pass_call call = self.call
+        cdef cnp.ndarray array = out[0]
+        cdef int i
+        call.type = IM2COLX_F32 if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT32 else IM2COLX_F64
+        call.count = cnp.PyArray_SIZE(array)
+        call.threads = threads
+        for i in range(len(out)):
+            call.out[i] = cnp.PyArray_DATA(<cnp.ndarray?>out[i])
+        return call
+
+    def run(self, cnp.ndarray source, tuple out, int threads):
+        """All arrays are C-contiguous, aligned, and of one size and type, float32 or float64."""
+        cdef im2colx_pass_call call = self.on(out, threads)
+        cdef im2colx_status status
+        call.source = cnp.PyArray_DATA(source)
+        if call.count < WORTH_RELEASING:
+            call.threads = 1
+            status = im2colx_pass(&call)
+        else:
+            with nogil:
+                status = im2colx_pass(&call)
+        check_status(status, "a pass")
+
+
+cdef im2colx_matrix matrix_of(cnp.ndarray array) noexcept:
+    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(array)
+    cdef im2colx_matrix m
+    m.data = cnp.PyArray_DATA(array)
+    m.row = cnp.PyArray_STRIDE(array, 0) // size
+    m.column = cnp.PyArray_STRIDE(array, 1) // size
+    if cnp.PyArray_DIM(array, 1) == 1:  # the stride of an axis of one element may be anything
+        m.column = 1
+    elif cnp.PyArray_DIM(array, 0) == 1 and m.column != 1:
+        m.row = 1
+    return m
+
+
+def gemm(cnp.ndarray a, cnp.ndarray b, cnp.ndarray c, int threads, Pass step=None, tuple state=(), room=None):
+    """c = a @ b, for matrices of float32 or float64; or the step that c, with its `state`, takes along a @ b.
+
+    A row or a column of a and of b is contiguous, c and its state are C-contiguous, and all are aligned.  `room`, called
+    with a number of bytes, gives an array of at least so many that begins on a cache line; by default memory is allocated.
+    """
+    cdef im2colx_gemm_call call
+    cdef im2colx_pass_call step_call
+    cdef im2colx_status status
+    cdef cnp.ndarray workspace
+    call.type = IM2COLX_F32 if cnp.PyArray_TYPE(c) == cnp.NPY_FLOAT32 else IM2COLX_F64
+    call.m = cnp.PyArray_DIM(a, 0)
+    call.k = cnp.PyArray_DIM(a, 1)
+    call.n = cnp.PyArray_DIM(b, 1)
+    call.a = matrix_of(a)
+    call.b = matrix_of(b)
+    call.c = cnp.PyArray_DATA(c)
+    call.c_row = call.n
+    call.poll = poll
+    call.step = NULL
+    call.workspace = NULL
+    call.threads = threads if call.m * call.n * call.k >= WORTH_RELEASING else 1
+    if step is not None:
+        step_call = step.on((c, *state), threads)
+        call.step = &step_call
+    if room is not None:
+        workspace = room(im2colx_gemm_workspace(&call))
+        call.workspace = cnp.PyArray_DATA(workspace)
+    if call.m * call.n * call.k < WORTH_RELEASING:
+        status = im2colx_gemm(&call)
+    else:
+        with nogil:
+            status = im2colx_gemm(&call)
+    check_status(status, "a product")
 
 
 def instruction_sets():

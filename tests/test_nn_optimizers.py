@@ -4,11 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from im2colx import nn
-from im2colx.nn import optimizers
 
 OPTIMIZERS = {
     "sgd": lambda: nn.SGD(lr=0.05),
@@ -62,16 +59,6 @@ def test_by_definition(name, dtype):
         for index in np.ndindex(p.shape):
             expected = DEFINITIONS[name](float(before[i][index]), [float(step[i][index]) for step in gradients])
             assert p[index] == pytest.approx(expected, rel=50 * float(np.finfo(dtype).eps), abs=50 * float(np.finfo(dtype).eps))
-
-
-@settings(deadline=None)
-@given(size=st.integers(1, 200), chunk=st.integers(1, 250))
-def test_chunks_do_not_change_a_bit(size, chunk):
-    _, _, whole = run(nn.Adam(), [(size,)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizers, "CHUNK_BYTES", chunk * 8)
-        _, _, cut = run(nn.Adam(), [(size,)])
-    assert np.array_equal(whole[0], cut[0])
 
 
 @pytest.mark.filterwarnings("error")

@@ -7,6 +7,9 @@ input, whereupon it makes its weights (`build`).  After that come `forward` and 
     backward:   dL/dx  <--  dL/dy,   and dL/dweight is left in layer.grad_weight
 
 L is the loss, one number.  All shapes below are without the batch axis N unless they show it.
+
+In training the same sizes come batch after batch, so a layer keeps its arrays: what ``forward(x, training=True)`` and
+`backward` return is the layer's own memory, which the next batch overwrites.
 """
 
 import math
@@ -16,6 +19,7 @@ import numpy as np
 from im2colx import conv2d, conv2d_grad_input, conv2d_grad_weight, output_shape
 
 from . import _checks as check
+from . import _kernels as kernels
 
 
 class Layer:
@@ -29,6 +33,12 @@ class Layer:
 
     weight_names = ()
     in_model = False  # set by the model that builds the layer: its weights are that model's
+
+    # For the model: what y and dL/dx are, arrays of the layer's own that it does not read again, or may be overwritten by what
+    # it has made of them ("own"); views of x and dL/dy ("view"); or who knows.  A subclass says it for itself.
+    gives = None
+    # Set by the model: whether x and dL/dy are arrays of other layers, which nobody reads after this one.
+    may_overwrite_x = may_overwrite_grad_y = False
 
     def output_shape(self, input_shape):
         """Shape of y for x of `input_shape`, both without the batch axis; ValueError if the layer cannot take it."""
@@ -53,6 +63,18 @@ class Layer:
         It belongs to the last ``forward(x, training=True)``.  `grad_y` is never modified.
         """
         raise NotImplementedError
+
+    def backward_late(self, grad_y, input_gradient):
+        """As `backward`, but a gradient of the weights may wait until it is asked for, or be dropped by the next forward."""
+        return self.backward(grad_y, input_gradient)
+
+    def late_gradients(self):
+        """As `gradients`; instead of an array there may be a `Product` yet to be computed."""
+        return self.gradients()
+
+    @property
+    def room(self):
+        return self.__dict__.setdefault("_room", kernels.Room())
 
     def parameters(self):
         """The trainable arrays themselves: a list of (name, array)."""
@@ -108,35 +130,66 @@ class Dense(Layer):
         self.use_bias = check.flag("bias", bias)
         self.init = check.choice("init", init, _INITS)
         self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
+        self._late = None  # the gradient of the weight, while it is not computed
+
+    gives = "own"
 
     def output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
     def build(self, input_shape, dtype, rng):
         inputs = input_shape[-1]
-        self.weight = _INITS[self.init]((inputs, self.units), inputs, self.units, dtype, rng)
-        self.grad_weight = np.zeros(self.weight.shape, dtype)
+        self.weight = kernels.copy(_INITS[self.init]((inputs, self.units), inputs, self.units, dtype, rng))
+        self._grad_weight = np.zeros(self.weight.shape, dtype)
         if self.use_bias:
             self.bias = np.zeros(self.units, dtype)
             self.grad_bias = np.zeros(self.units, dtype)
 
+    @property
+    def grad_weight(self):
+        if self._late is not None:
+            self._late.into(self._grad_weight)
+            self._late = None
+        return self._grad_weight
+
+    @grad_weight.setter
+    def grad_weight(self, gradient):
+        self._grad_weight, self._late = gradient, None
+
     def forward(self, x, training=False):
         rows = x.reshape(-1, x.shape[-1])  # every axis but the last becomes one: a single matrix product
-        y = rows @ self.weight
+        shape, dtype = (len(rows), self.units), np.result_type(rows, self.weight)
+        y = self.room("y", shape, dtype) if training else kernels.empty(shape, dtype)
+        kernels.matmul(rows, self.weight, y, self.room if training else None)
         if self.use_bias:
             y += self.bias
         if training:
+            self._late = None  # its arrays are given up now; whoever left it late has used it
             self._rows, self._x_shape = rows, x.shape
         return y.reshape(*x.shape[:-1], self.units)
 
     def backward(self, grad_y, input_gradient=True):
+        grad_x = self._backward(grad_y, input_gradient)
+        _ = self.grad_weight  # computed now
+        return grad_x
+
+    def backward_late(self, grad_y, input_gradient):
+        is_own = getattr(self.backward, "__func__", None) is Dense.backward  # a subclass may do more with the gradient
+        return (self._backward if is_own else self.backward)(grad_y, input_gradient)
+
+    def _backward(self, grad_y, input_gradient):
         grad_y = grad_y.reshape(-1, self.units)
-        np.matmul(self._rows.T, grad_y, out=self.grad_weight)
+        self._late = kernels.Product(self._rows.T, grad_y, self.room)
         if self.use_bias:
             np.sum(grad_y, axis=0, out=self.grad_bias)
         if not input_gradient:
             return None
-        return (grad_y @ self.weight.T).reshape(self._x_shape)
+        grad_x = self.room("grad_x", self._rows.shape, np.result_type(grad_y, self.weight))
+        return kernels.matmul(grad_y, self.weight.T, grad_x, self.room).reshape(self._x_shape)
+
+    def late_gradients(self):
+        late = [("weight", self._late)] if self._late is not None else []
+        return late + [(name, getattr(self, "grad_" + name)) for name in self.weight_names[len(late) :]]
 
     def __repr__(self):
         return f"Dense({self.units}, bias={self.use_bias}, init={self.init!r})"
@@ -203,6 +256,8 @@ class Conv2D(Layer):
                           groups=self.groups, layout=self.layout, method=method)
         self._try_arguments()
 
+    gives = "own"
+
     def _try_arguments(self):
         # Padding and method have rules of their own, which conv2d knows.  So it is asked now, with no images at all of
         # the smallest size that holds the kernel: a mistake then shows here, where it was made.
@@ -232,16 +287,18 @@ class Conv2D(Layer):
         shape = self._weight_shape(input_shape)
         fan_in = math.prod(shape) // self.filters
         fan_out = math.prod(self.kernel) * self.filters
-        self.weight = _INITS[self.init](shape, fan_in, fan_out, dtype, rng)
+        self.weight = kernels.copy(_INITS[self.init](shape, fan_in, fan_out, dtype, rng))
         self.grad_weight = np.zeros(shape, dtype)
         if self.use_bias:
             self.bias = np.zeros(self.filters, dtype)
             self.grad_bias = np.zeros(self.filters, dtype)
 
     def forward(self, x, training=False):
+        y = None
         if training:
             self._x = x
-        return conv2d(x, self.weight, bias=self.bias if self.use_bias else None, **self._conv)
+            y = self.room("y", (len(x), *self.output_shape(x.shape[1:])), np.result_type(x, self.weight))
+        return conv2d(x, self.weight, bias=self.bias if self.use_bias else None, out=y, **self._conv)
 
     def backward(self, grad_y, input_gradient=True):
         conv2d_grad_weight(self._x, grad_y, self.weight.shape, out=self.grad_weight, **self._conv)
@@ -250,7 +307,8 @@ class Conv2D(Layer):
             np.sum(grad_y, axis=all_but_filters, out=self.grad_bias)
         if not input_gradient:
             return None
-        return conv2d_grad_input(grad_y, self.weight, self._x.shape, **self._conv)
+        grad_x = self.room("grad_x", self._x.shape, np.result_type(grad_y, self.weight))
+        return conv2d_grad_input(grad_y, self.weight, self._x.shape, out=grad_x, **self._conv)
 
     def __repr__(self):
         conv = ", ".join(f"{name}={value!r}" for name, value in self._conv.items())
@@ -268,13 +326,24 @@ class ReLU(Layer):
     array([0., 0., 3.])
     """
 
+    gives = "own"
+
     def forward(self, x, training=False):
+        if self.may_overwrite_x:
+            y = x
+        else:
+            y = self.room("y", x.shape, x.dtype) if training else kernels.empty(x.shape, x.dtype)
+        kernels.relu(x, y)
         if training:
-            self._positive = x > 0
-        return np.maximum(x, 0)
+            self._y = y
+        return y
 
     def backward(self, grad_y, input_gradient=True):
-        return grad_y * self._positive if input_gradient else None
+        if not input_gradient:
+            return None
+        grad_x = grad_y if self.may_overwrite_grad_y else self.room("grad_x", grad_y.shape, grad_y.dtype)
+        kernels.relu_gradient(self._y, grad_y, grad_x)
+        return grad_x
 
 
 class Reshape(Layer):
@@ -296,6 +365,8 @@ class Reshape(Layer):
     >>> nn.Sequential([nn.Reshape((28, 28, 1))], input_shape=(784,)).output_shape
     (28, 28, 1)
     """
+
+    gives = "view"
 
     def __init__(self, shape):
         self.shape = check.sizes("shape", shape)
@@ -327,6 +398,8 @@ class Flatten(Layer):
     >>> nn.Sequential([nn.Flatten()], input_shape=(13, 13, 128)).output_shape
     (21632,)
     """
+
+    gives = "view"
 
     def output_shape(self, input_shape):
         return (math.prod(input_shape),)

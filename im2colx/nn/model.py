@@ -76,6 +76,7 @@ class Sequential:
         for layer, shape in zip(self.layers, self._shapes, strict=False):
             layer.build(shape, self.dtype, rng)
             layer.in_model = True
+        _share_arrays(self.layers)
 
         self.output_shape = self._shapes[-1]
         self.num_parameters = sum(array.size for _, array in self.parameters())
@@ -137,6 +138,7 @@ class Sequential:
             x = layer.forward(x, training)
         if training:
             self._batch_size = len(x)
+            x = x.copy()  # the layers' own arrays are not given out
         return x
 
     def backward(self, grad_y, input_gradient=True):
@@ -171,7 +173,12 @@ class Sequential:
         last = 0 if input_gradient else self._first_weights
         for i in reversed(range(last, len(self.layers))):
             gradient = self.layers[i].backward(gradient, input_gradient or i > last)
-        return gradient if input_gradient else None
+        return gradient.copy() if input_gradient else None
+
+    def backward_late(self, gradient):
+        """As ``backward(gradient, input_gradient=False)`` for a checked gradient; but see `late_gradients`."""
+        for i in reversed(range(self._first_weights, len(self.layers))):
+            gradient = self.layers[i].backward_late(gradient, i > self._first_weights)
 
     def predict(self, x, batch_size=128):
         """The output for any number of samples, computed batch by batch so that memory stays bounded.
@@ -208,6 +215,10 @@ class Sequential:
         They are the arrays themselves: the next `backward` writes into them.
         """
         return [(f"{i}.{name}", array) for i, layer in enumerate(self.layers) for name, array in layer.gradients()]
+
+    def late_gradients(self):
+        """As `gradients`, but a large one may be a product that the optimizer computes and uses up piece by piece."""
+        return [(f"{i}.{name}", array) for i, layer in enumerate(self.layers) for name, array in layer.late_gradients()]
 
     def get_weights(self):
         """Copies of the trainable arrays: a list of ndarray, in the order of `parameters`."""
@@ -259,6 +270,16 @@ class Sequential:
     def __repr__(self):
         inside = ", ".join(map(repr, self.layers))
         return f"Sequential([{inside}], input_shape={self.input_shape}, dtype={self.dtype.name!r}, seed={self.seed})"
+
+
+def _share_arrays(layers):
+    """Tell each layer whether it may work in place: on an array that another layer has made and nobody reads any more."""
+    for name, chain in (("may_overwrite_x", layers), ("may_overwrite_grad_y", layers[::-1])):
+        is_own = False  # what comes from outside
+        for layer in chain:
+            setattr(layer, name, is_own)
+            gives = vars(type(layer)).get("gives")  # not inherited: a subclass may keep what its base gives away
+            is_own = {"own": True, "view": is_own}.get(gives, False)
 
 
 def _checked_dtype(dtype):

@@ -1,8 +1,8 @@
 """Optimizers: how the gradients move the weights.
 
-Both rules treat each number by itself, so a weight of any shape is taken as one long vector.  NumPy makes a pass over
-its operands for every operator, and a weight of millions of numbers does not fit in a cache.  So the vectors are cut
-into chunks that do: the first pass brings a chunk into the cache, the other passes find it there.
+Both rules treat each number by itself, so a weight of any shape is taken as one long vector.  `_update` is the rule in
+NumPy, which makes a pass over its operands for every operator; where C takes the arrays (float32 and float64), it does the
+same in one pass, with several threads and to the same bits.
 """
 
 import math
@@ -10,18 +10,14 @@ import math
 import numpy as np
 
 from . import _checks as check
-
-# The size of a chunk in each vector.  Adam works on five (p, g, m, v, scratch), together about one core's L2 cache.
-# Measured on 17 million float32: at 64 KiB a step takes 25 % longer (for Python), at 4 MiB 10 % (for the memory).
-# Two threads would help Adam alone, but not in training, where the threads of BLAS still spin after the last product.
-CHUNK_BYTES = 256 * 1024
+from . import _kernels as kernels
 
 
 class _Optimizer:
     """What SGD and Adam share: the state, and the walk over the parameters.
 
-    A subclass sets `slots`, the names of the vectors that it keeps for each parameter, and has a method ``_update(p, g,
-    *slots, scratch)`` that changes p and the slots in place; `scratch` is room for one more vector.
+    A subclass sets `slots`, the names of the vectors that it keeps for each parameter, and has two methods: ``_update(p, g,
+    *slots)`` changes p and the slots in place; ``_pass()`` is the pass in C that does the same.
 
     Attributes
     ----------
@@ -52,10 +48,17 @@ class _Optimizer:
         for name, p in parameters:
             for slot in self.slots:
                 if f"{name}.{slot}" not in self._state:
-                    self._state[f"{name}.{slot}"] = np.zeros(p.shape, p.dtype)
+                    self._state[f"{name}.{slot}"] = kernels.zeros(p.shape, p.dtype)
         self.steps += 1
         for (name, p), (_, g) in zip(parameters, gradients, strict=True):
-            _in_chunks(self._update, [p, g, *(self._state[f"{name}.{slot}"] for slot in self.slots)])
+            kept = [self._state[f"{name}.{slot}"] for slot in self.slots]
+            is_late = isinstance(g, kernels.Product)
+            if kernels.suits(p, *kept, *([] if is_late else [g])):
+                kernels.step_along(g, self._pass(), [p, *kept])
+            else:
+                # Numbers that overflow are no reason to stop half-way: the next loss is not finite, and `Trainer` says so.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self._update(p, g.into(np.empty_like(p)) if is_late else g, *kept)
 
     def _check(self, parameters, gradients):
         if len(parameters) != len(gradients):
@@ -64,7 +67,7 @@ class _Optimizer:
             if (name, p.shape, p.dtype) != (g_name, g.shape, g.dtype):
                 raise ValueError(f"parameter {name!r} has shape {p.shape} and dtype {p.dtype}, but the gradient in its"
                                  f" place is {g_name!r} with shape {g.shape} and dtype {g.dtype}")
-            if not (p.flags.c_contiguous and g.flags.c_contiguous and p.flags.writeable):
+            if not (p.flags.c_contiguous and p.flags.writeable and (isinstance(g, kernels.Product) or g.flags.c_contiguous)):
                 raise ValueError(f"parameter {name!r} must be C-contiguous and writable, its gradient C-contiguous")
             for slot in self.slots:
                 kept = self._state.get(f"{name}.{slot}", p)
@@ -97,7 +100,7 @@ class _Optimizer:
                 raise ValueError(f"state has {name!r} of type {type(array).__name__}; {self!r} keeps one array"
                                  f" for each parameter and slot, and its slots are {self.slots}")
         self.steps = steps
-        self._state = {name: array.copy() for name, array in arrays.items()}
+        self._state = {name: kernels.copy(array) for name, array in arrays.items()}
 
 
 class SGD(_Optimizer):
@@ -132,15 +135,17 @@ class SGD(_Optimizer):
 
     # The hyperparameters are Python floats: NumPy brings them to the dtype of the array that they meet, so that
     # float32 stays float32.
-    def _update(self, p, g, *velocity, scratch):
-        np.multiply(g, self.lr, out=scratch)
+    def _update(self, p, g, *velocity):
         if velocity:
             (v,) = velocity
             v *= self.momentum
-            v -= scratch
+            v -= g * self.lr
             p += v
         else:
-            p -= scratch
+            p -= g * self.lr
+
+    def _pass(self):
+        return kernels.Pass("momentum" if self.slots else "sgd", rate=self.lr, keep1=self.momentum)
 
     def __repr__(self):
         return f"SGD(lr={self.lr}, momentum={self.momentum})"
@@ -188,34 +193,23 @@ class Adam(_Optimizer):
         self.eps = check.real("eps", eps, positive=True)
         super().__init__(slots=("m", "v"))
 
-    def _update(self, p, g, m, v, *, scratch):
+    def _update(self, p, g, m, v):
         m *= self.beta1
-        np.multiply(g, 1 - self.beta1, out=scratch)
-        m += scratch
-
+        m += g * (1 - self.beta1)
         v *= self.beta2
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - self.beta2
-        v += scratch
+        v += g * g * (1 - self.beta2)
+        p -= m / (np.sqrt(v) + self.eps) * self._rate()
 
-        np.sqrt(v, out=scratch)
-        scratch += self.eps
-        np.divide(m, scratch, out=scratch)
-        scratch *= self.lr * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
-        p -= scratch
+    def _rate(self):
+        return self.lr * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
+
+    def _pass(self):
+        return kernels.Pass("adam", self._rate(), self.beta1, self.beta2, self.eps)
 
     def __repr__(self):
         return f"Adam(lr={self.lr}, beta1={self.beta1}, beta2={self.beta2}, eps={self.eps})"
 
 
-def _in_chunks(update, arrays):
-    """Call ``update(*pieces, scratch=...)`` for each chunk of `arrays`, which have one shape and dtype."""
-    vectors = [array.reshape(-1) for array in arrays]  # views: the arrays are contiguous
-    size, dtype = vectors[0].size, vectors[0].dtype
-    chunk = CHUNK_BYTES // dtype.itemsize
-    scratch = np.empty(min(chunk, size), dtype)
-    # Numbers that overflow are no reason to stop half-way: the next loss is not finite, and `Trainer` says so.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, size, chunk):
-            pieces = [vector[start : start + chunk] for vector in vectors]
-            update(*pieces, scratch=scratch[: pieces[0].size])
+def takes_late_gradients(optimizer):
+    """Whether its `step` is the one above, which knows what to do with a product that is not computed yet."""
+    return getattr(optimizer.step, "__func__", None) is _Optimizer.step

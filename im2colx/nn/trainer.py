@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from . import _checks as check
+from ._kernels import Room
 from ._progress import reporter
 from .checkpoint import load_last_good, previous, save_checkpoint
 from .model import Sequential
+from .optimizers import takes_late_gradients
 
 HISTORY = ("train_loss", "val_loss", "epoch_seconds")
 
@@ -75,6 +77,7 @@ class Trainer:
         self.history = {key: [] for key in HISTORY}
         self.trace = {name: [] for name in _checked_trace(trace, model)}
         self._part = dict(_NOTHING)
+        self._room = Room()
 
     def fit(self, x, y, epochs, batch_size=128, *, validation_data=None, progress=True, checkpoint=None,
             checkpoint_every=1, checkpoint_seconds=None, resume=False, callback=None, label=""):
@@ -210,7 +213,9 @@ class Trainer:
             began = time.perf_counter()
             batch = order[start : start + batch_size]
             self.model.reseed(self.seed, epoch, start)
-            loss = self._step(x[batch], y[batch])
+            # "clip" only keeps NumPy from a second copy: the indices are in range.
+            rows = np.take(x, batch, axis=0, out=self._room("x", (len(batch), *x.shape[1:]), x.dtype), mode="clip")
+            loss = self._step(rows, y[batch])
             if not math.isfinite(loss):
                 number, steps = start // batch_size + 1, math.ceil(len(x) / batch_size)
                 raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, batch {number} of {steps}:"
@@ -238,8 +243,12 @@ class Trainer:
             prediction = self.model.forward(x, training=True)
             loss, gradient = self.loss.value_and_grad(prediction, y)
             if math.isfinite(loss):
-                self.model.backward(gradient, input_gradient=False)
-                self.optimizer.step(self.model.parameters(), self.model.gradients())
+                if takes_late_gradients(self.optimizer):
+                    self.model.backward_late(gradient)
+                    self.optimizer.step(self.model.parameters(), self.model.late_gradients())
+                else:
+                    self.model.backward(gradient, input_gradient=False)
+                    self.optimizer.step(self.model.parameters(), self.model.gradients())
         return loss
 
     def _validate(self, validation_data, epoch, batch_size):

@@ -1,0 +1,119 @@
+"""The C kernels that training uses: products with large weights, the optimizers' steps, the rectifier; and their memory.
+
+The only module of `im2colx.nn` that goes past the public interface.  Threads are those of `im2colx.set_num_threads`, and no
+result depends on how many they are.
+"""
+
+import math
+
+import numpy as np
+
+from im2colx import _core, get_num_threads
+
+Pass = _core.Pass
+
+LINE = 64  # bytes of a cache line, and of the longest vector: one that straddles two lines takes twice as long
+
+
+def empty(shape, dtype):
+    """An array with arbitrary contents that begins on a cache line (`numpy.empty` does not promise that)."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def copy(array):
+    """A copy of `array` that begins on a cache line."""
+    result = empty(array.shape, array.dtype)
+    result[...] = array
+    return result
+
+
+def zeros(shape, dtype):
+    """An array of zeros that begins on a cache line."""
+    result = empty(shape, dtype)
+    result[...] = 0
+    return result
+
+
+class Room:
+    """Arrays that are asked for again and again, in memory that is allocated once, and again only for a larger one."""
+
+    def __init__(self):
+        self._arrays = {}
+
+    def __call__(self, name, shape, dtype):
+        """The array of that name, with arbitrary contents; the one handed out before under that name is overwritten."""
+        size = math.prod(shape)
+        array = self._arrays.get(name)
+        if array is None or array.size < size or array.dtype != dtype:
+            array = self._arrays[name] = empty((size,), dtype)
+        return array[:size].reshape(shape)
+
+    def workspace(self, size):
+        return self("workspace", (size,), np.uint8)
+
+
+class Product:
+    """A gradient that is not computed yet: ``left @ right``, of an optimizer's choice whole or step by step.
+
+    It is good until the next forward of the layer that made it.
+    """
+
+    def __init__(self, left, right, room):
+        self.left, self.right, self.room = left, right, room
+        self.shape, self.dtype = (left.shape[0], right.shape[1]), right.dtype
+
+    def into(self, out):
+        """Compute it into `out`, which is returned."""
+        return matmul(self.left, self.right, out, self.room)
+
+
+def suits(*arrays):
+    """Whether C takes these arrays: all of one dtype, float32 or float64, C-contiguous and aligned."""
+    dtype = arrays[0].dtype
+    return dtype in (np.float32, np.float64) and all(
+        array.dtype == dtype and array.dtype.isnative and array.flags.c_contiguous and array.flags.aligned for array in arrays)
+
+
+def _suits_product(a, b, out):
+    return suits(a.T if a.flags.f_contiguous else a, b.T if b.flags.f_contiguous else b, out)
+
+
+def matmul(a, b, out, room=None):
+    """out = a @ b, for matrices; C where it takes them, as it does all that the layers make, else NumPy.  Returns `out`."""
+    if _suits_product(a, b, out):
+        _core.gemm(a, b, out, get_num_threads(), room=room and room.workspace)
+    else:
+        np.matmul(a, b, out=out)
+    return out
+
+
+def step_along(gradient, step, out):
+    """Change the arrays `out` by the pass `step`, which reads a gradient; that of a `Product` is never in memory as a whole."""
+    if isinstance(gradient, Product):
+        room = gradient.room.workspace
+        _core.gemm(gradient.left, gradient.right, out[0], get_num_threads(), step, tuple(out[1:]), room)
+    else:
+        step.run(gradient, tuple(out), get_num_threads())
+
+
+_RELU, _RELU_GRADIENT = Pass("relu"), Pass("relu_gradient")
+
+
+def relu(x, out):
+    """out = max(x, 0); `out` may be x."""
+    if suits(x, out):
+        _RELU.run(x, (out,), get_num_threads())
+    else:
+        np.maximum(x, 0, out=out)
+
+
+def relu_gradient(y, grad_y, out):
+    """out = grad_y where y > 0, else 0; `out` may be grad_y."""
+    if suits(y, grad_y, out):
+        _RELU_GRADIENT.run(y, (out, grad_y), get_num_threads())
+    else:
+        np.copyto(out, np.where(y > 0, grad_y, 0))
