@@ -79,10 +79,13 @@ static void pack(const product *s, panel p, ptrdiff_t begin, ptrdiff_t end, char
             s->kernel->pack_row(from, 1, p.filled, p.vectors * s->kernel->lanes, to);
         return;
     }
-    s->kernel->store(from, s->right.outer, p.filled, end - begin, to, 1, s->width);
+    /* Whole vectors are turned round together; the rest by itself, because a vector would reach beyond the operand's end. */
+    const ptrdiff_t whole = (end - begin) / s->kernel->lanes * s->kernel->lanes, row = s->width * s->size;
+    s->kernel->store(from, s->right.outer, p.filled, whole, to, 1, s->width);
     const ptrdiff_t rest = p.vectors * s->kernel->lanes - p.filled;
-    for (ptrdiff_t q = begin; rest && q < end; q++, to += s->width * s->size)
-        memset(to + p.filled * s->size, 0, (size_t)(rest * s->size));
+    for (ptrdiff_t q = 0; rest && q < whole; q++) memset(to + q * row + p.filled * s->size, 0, (size_t)(rest * s->size));
+    for (ptrdiff_t q = whole; q < end - begin; q++)
+        s->kernel->pack_row(from + q * s->size, s->right.outer, p.filled, p.vectors * s->kernel->lanes, to + q * row);
 }
 
 static char *packed_at(const product *s, ptrdiff_t index, ptrdiff_t q)
