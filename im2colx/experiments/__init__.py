@@ -8,7 +8,7 @@ it and writes numbers, figures and a report.
 `paper`                 the two networks, their training, the distances between them
 `verdict`               what the numbers show, in words; the numbers of the authors
 `figures`               the figures, as PNG
-`report`                the report, one self-contained HTML page (from ``report.html``)
+`report`                the report, one self-contained HTML page (from ``body.html``)
 `_cli`                  the command
 `_drawing`, `_page`     how figures and pages look
 `_run`                  what the commands share

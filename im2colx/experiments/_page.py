@@ -7,12 +7,15 @@ import re
 import string
 
 
-def fill(name, package=__package__, **values):
-    """Return the page (or part of one) `name` of a package, with its ``$placeholders`` filled.
+def page(title, body, settings, words, heading=None):
+    """Return a whole page: its body, and how the run was made, by a table of `settings` and the command's words."""
+    return fill("page.html", __package__, title=title, heading=heading or title, style=_read(__package__, "page.css"), body=body,
+                settings=settings, command=command(words))
 
-    ``$style`` is always known: what stands in ``page.css``.
-    """
-    return string.Template(_read(package, name)).substitute(values, style=_read(__package__, "page.css"))
+
+def fill(name, package, **values):
+    """Return the part of a page `name` of a package, with its ``$placeholders`` filled."""
+    return string.Template(_read(package, name)).substitute(values)
 
 
 def _read(package, name):

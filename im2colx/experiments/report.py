@@ -1,11 +1,11 @@
 """The report of a run: one HTML page that needs no other file and no network.
 
-``report.html`` beside this file is the page; what a run adds to it is made here.
+``body.html`` beside this file is its text; what a run adds to it is made here, and `_page` makes a page of it.
 """
 
 import numpy as np
 
-from ._page import cards, command, digits_row, figure, fill, number, surroundings_rows, table
+from ._page import cards, digits_row, figure, fill, number, page, surroundings_rows, table
 from .paper import BATCH
 from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge
 
@@ -57,8 +57,9 @@ def build(metrics, runs, light, dark, question=""):
         "closed": ", ".join(f"{_closed(run)} with {NAMES[name]}" for name, run in runs.items()),
     }
     pictures = {name: figure(light[name], dark[name], _CAPTIONS[name].format(**values)) for name in light}
-    return fill(
-        "report.html",
+    body = fill(
+        "body.html",
+        __package__,
         verdicts=_verdicts(metrics),
         epochs=in_epochs(settings["epochs"]),
         authors_epochs=AUTHORS_EPOCHS,
@@ -76,9 +77,8 @@ def build(metrics, runs, light, dark, question=""):
         histogram=pictures["fig09_weights_histogram.png"],
         reconstructions=pictures["reconstructions.png"],
         question=question,
-        settings=_settings(metrics, runs),
-        command=command(settings["command"]),
     )
+    return page("A convolution is a matrix product", body, _settings(metrics, runs), settings["command"], heading="A convolution is a matrix product")
 
 
 def _verdicts(metrics):

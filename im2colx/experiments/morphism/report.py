@@ -64,13 +64,7 @@ def build(metrics, light, dark):
         loss=pictures["loss.png"],
         stages=_stages(metrics),
     )
-    return _page.fill(
-        "study.html",
-        title="A network that grows while it learns",
-        body=body,
-        settings=_settings(settings, seeds),
-        command=_page.command(settings["command"]),
-    )
+    return _page.page("A network that grows while it learns", body, _settings(settings, seeds), settings["command"])
 
 
 def _gaps(metrics):

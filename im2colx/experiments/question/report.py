@@ -88,13 +88,8 @@ def page(found, settings, light, dark):
         ("seeds", f"{settings['seeds']}, from {settings['seed']}"),
         *_page.surroundings_rows(settings),
     ]
-    return _page.fill(
-        "question.html",
-        __package__,
-        section=section(found, light, dark),
-        settings=_page.table(rows),
-        command=_page.command(settings["command"]),
-    )
+    body = _page.fill("body.html", __package__, section=section(found, light, dark))
+    return _page.page("Why do the curves part under Adam?", body, _page.table(rows), settings["command"], heading="Two networks, one function, two curves")
 
 
 def _titled(found):

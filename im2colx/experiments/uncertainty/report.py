@@ -66,13 +66,7 @@ def build(metrics, light, dark):
         auroc=_auroc(metrics),
         rates=pictures["dropout_rates.png"],
     )
-    return _page.fill(
-        "study.html",
-        title="How sure is a convolution?",
-        body=body,
-        settings=_settings(settings, seeds),
-        command=_page.command(settings["command"]),
-    )
+    return _page.page("How sure is a convolution?", body, _settings(settings, seeds), settings["command"])
 
 
 def _auroc(metrics):
