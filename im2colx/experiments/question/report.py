@@ -19,8 +19,9 @@ _CAPTIONS = {
     ),
     "question_rounding.png": (
         "How far all weights of two networks are apart, epoch by epoch: the line is the median of {seeds}, the band reaches "
-        "from the least to the greatest. Another method: the CNN by our own microkernels, the FC network by BLAS. One weight "
-        "nudged: two FC networks, one of which began with a single weight moved to the next number in float32."
+        "from the least to the greatest. Another method: the CNN by “implicit”, which needs no patches in memory, and sums the "
+        "gradient of layer 1 in another order than the FC network. One weight nudged: two FC networks, one of which began "
+        "with a single weight moved to the next number in float32."
     ),
     "question_weights.png": (
         "By how much single weights of the CNN and the FC network differ at the end, in bins of a quarter of a power of ten "
