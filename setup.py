@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"]
 
 sources = sorted(str(path) for path in Path("csrc").rglob("*.c"))
-headers = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+headers = sorted(str(path) for pattern in ("csrc/**/*.h", "im2colx/*.pxd") for path in Path().glob(pattern))
 
 
 def extension(name, sources, depends=()):

@@ -19,13 +19,10 @@ import csv
 import ctypes
 import gc
 import importlib
-import io
 import json
 import os
-import subprocess
 import sys
 import textwrap
-import threading
 import time
 from importlib import metadata, util
 from pathlib import Path
@@ -33,11 +30,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from contest import Contender, peak_flops, serve
 from timing import Layer, all_layers, all_networks
 
-# Fresh results come from a warm heap, not from newly mapped pages; and BLAS is not held to older kernels.
-QUIET = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
-HELD = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 CONTENDERS = {
     "im2colx": "im2colx",
     "torch": "torch",
@@ -111,18 +106,18 @@ def onnx_model(layer, x, w):
 
 
 def work():
-    """Reads a job a line, answers with what was measured."""
+    """Answers jobs with what was measured."""
     contender = sys.argv[2]
     importlib.import_module(CONTENDERS[contender])
-    for line in sys.stdin:
-        job = json.loads(line)
-        measure = memory if job["what"] == "memory" else speed
+
+    def answer(what, layer, **settings):
+        measure = memory if what == "memory" else speed
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                answer = measure(contender, Layer(*job["layer"]), job["threads"], job["seconds"])
+            return measure(contender, Layer(*layer), **settings)
         except Exception as error:  # a library that cannot do a layer is a result too
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    serve(answer)
 
 
 def speed(contender, layer, threads, seconds):
@@ -149,27 +144,6 @@ def share_of_peak(call, layer, threads, seconds):
             times.append(time.perf_counter() - start)
         shares.append(2 * layer.multiply_adds / np.median(times) / peak)
     return float(np.median(shares))
-
-
-def peak_flops(threads):
-    """Floating-point operations a second when multiply-adds never leave the registers, and how long it took to find out."""
-    from im2colx import _core
-
-    speeds = []
-
-    def burn():
-        start = time.perf_counter()
-        operations = _core.burn("f4", 1_000_000)
-        speeds.append(operations / (time.perf_counter() - start))
-
-    others = [threading.Thread(target=burn) for _ in range(threads - 1)]
-    start = time.perf_counter()
-    for thread in others:
-        thread.start()
-    burn()
-    for thread in others:
-        thread.join()
-    return sum(speeds), time.perf_counter() - start
 
 
 def memory(contender, layer, threads, seconds):
@@ -222,20 +196,11 @@ def resident(key):
 
 def compete(names, layers, threads, seconds, machine):
     """A record (COLUMNS) for each layer, number of threads and contender; memory for the fewest threads."""
-    environment = {key: value for key, value in os.environ.items() if key not in HELD} | QUIET
-    command = [sys.executable, "-W", "ignore", __file__, "--work"]
-    workers = {
-        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               text=True, env=environment)
-        for name in names
-    }  # fmt: skip
+    workers = {name: Contender(__file__, name) for name in names}
     of_layer = {layer: network for network in all_networks() for layer in all_layers(network)}
 
     def ask(name, what, layer, count):
-        worker = workers[name]
-        worker.stdin.write(json.dumps({"what": what, "layer": layer, "threads": count, "seconds": seconds}) + "\n")
-        worker.stdin.flush()
-        return json.loads(worker.stdout.readline())
+        return workers[name].ask(what=what, layer=layer, threads=count, seconds=seconds)
 
     # First of all, while the processes are fresh.
     sizes = {(layer, name): ask(name, "memory", layer, min(threads)).get("memory") for layer in layers for name in names}
@@ -261,8 +226,7 @@ def compete(names, layers, threads, seconds, machine):
             records += found
             print_layer(found)
     for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+        worker.close()
     return records
 
 
