@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from im2colx import nn
+from im2colx import im2col, nn
 
 # A layer, and the shape of its input without the batch axis.
 CASES = {
@@ -248,3 +248,62 @@ def test_bad_arguments_are_named(make, error, message):
 def test_numpy_integers_are_whole_numbers():
     layer = nn.Conv2D(np.int64(2), (np.uint8(3), np.int32(3)), np.int16(1))
     assert repr(layer).startswith("Conv2D(2, (3, 3), stride=(1, 1)")
+
+
+# ---- Sums in float64 ---------------------------------------------------------------------------------------------------
+
+
+def long_sums(layer, input_shape, dtype="float32", order=slice(None), n=40):
+    """A layer after one `backward`, whose gradients are sums of many numbers of both signs; `order` is that of the batch."""
+    model = nn.Sequential([layer], input_shape=input_shape, dtype=dtype)
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((n, *input_shape)).astype(np.float32)[order]
+    grad_y = rng.standard_normal((n, *model.output_shape)).astype(np.float32)[order]
+    model.forward(x, training=True)
+    model.backward(grad_y)
+    return layer, x, grad_y
+
+
+LONG = {
+    "Dense": (lambda **sums: nn.Dense(24, **sums), (70, 16)),
+    "Conv2D": (lambda **sums: nn.Conv2D(24, 4, 2, **sums), (28, 28, 1)),
+    "Conv2D NCHW": (lambda **sums: nn.Conv2D(24, 3, pad=1, groups=2, layout="NCHW", **sums), (2, 20, 20)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_sums_in_float64_are_rounded_once(name):
+    make, shape = LONG[name]
+    truth, _, _ = long_sums(make(), shape, "float64")
+    layer, _, _ = long_sums(make(sum_dtype="float64"), shape)
+    plain, _, _ = long_sums(make(), shape)
+    for weight in layer.weight_names:
+        wide, narrow, exact = (getattr(each, f"grad_{weight}") for each in (layer, plain, truth))
+        assert wide.dtype == np.float32
+        np.testing.assert_array_equal(wide, exact.astype(np.float32))
+        assert weight == "bias" or (narrow != exact.astype(np.float32)).mean() > 0.1  # else this test could not fail
+    turned, _, _ = long_sums(make(sum_dtype="float64"), shape, order=slice(None, None, -1))
+    np.testing.assert_array_equal(turned.grad_weight, layer.grad_weight)
+
+
+def test_sums_in_float64_of_a_layer_and_its_twin_agree():
+    conv, x, grad_y = long_sums(nn.Conv2D(24, 4, 2, bias=False, sum_dtype="float64"), (28, 28, 1))
+    dense = nn.Dense(24, bias=False, sum_dtype="float64")
+    model = nn.Sequential([dense], input_shape=(169, 16))
+    model.forward(im2col(x, 4, 2, layout="NHWC").reshape(40, 169, 16), training=True)
+    model.backward(grad_y.reshape(40, 169, 24))
+    np.testing.assert_array_equal(dense.grad_weight, conv.grad_weight.reshape(16, 24))
+
+
+def test_sums_in_float64_of_nothing_are_zero():
+    layer, _, _ = long_sums(nn.Dense(3, sum_dtype="float64"), (2,), n=0)
+    assert not layer.grad_weight.any() and not layer.grad_bias.any()
+
+
+def test_the_dtype_of_sums_is_checked_and_told():
+    for make in (lambda value: nn.Dense(2, sum_dtype=value), lambda value: nn.Conv2D(2, 3, sum_dtype=value)):
+        assert repr(make("float64")).endswith(", sum_dtype='float64')") and "sum_dtype" not in repr(make(None))
+        with pytest.raises(ValueError, match="sum_dtype must be 'float64', but is 'float16'"):
+            make("float16")
+        with pytest.raises(TypeError, match="sum_dtype must be a str"):
+            make(np.float64)

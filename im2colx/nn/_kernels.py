@@ -12,6 +12,7 @@ from im2colx import _core, get_num_threads
 
 Pass = _core.Pass
 
+PART = 1 << 17  # elements that are converted to a wider type at a time: 1 MB in float64, which stays in cache
 LINE = 64  # bytes of a cache line, and of the longest vector: one that straddles two lines takes twice as long
 
 
@@ -89,6 +90,22 @@ def matmul(a, b, out, room=None):
     else:
         np.matmul(a, b, out=out)
     return out
+
+
+def sum_in(dtype, gradient, a, b, out, room):
+    """Write into `out` the sum of ``gradient(a, b, out)`` over the rows of a and b, computed in `dtype` and rounded once."""
+    total = room("total", out.shape, dtype)
+    total[...] = 0
+    rows = max(1, PART // max(a[0].size, b[0].size)) if len(a) else 1
+    for begin in range(0, len(a), rows):
+        wide = []
+        for name, array in (("wide a", a[begin : begin + rows]), ("wide b", b[begin : begin + rows])):
+            wide.append(room(name, array.shape, dtype))
+            wide[-1][...] = array
+        part = room("part", out.shape, dtype)
+        gradient(*wide, part)
+        total += part
+    out[...] = total
 
 
 def step_along(gradient, step, out):

@@ -103,6 +103,9 @@ class Dense(Layer):
     init : {"he_uniform", "glorot_uniform"}
         How the weights start: uniform in +-sqrt(6 / fan_in), or in +-sqrt(6 / (fan_in + fan_out)).  Here fan_in is
         the length of the input's last axis and fan_out is `units`.  The bias starts at 0.
+    sum_dtype : {None, "float64"}
+        In what the gradients of the weights are summed over the rows: None for the dtype of the model.  "float64" rounds
+        them to it once, at the end, so that the order of the sum hardly matters any more; that takes several times as long.
 
     Attributes
     ----------
@@ -125,10 +128,11 @@ class Dense(Layer):
     (16, 128)
     """
 
-    def __init__(self, units, *, bias=True, init="he_uniform"):
+    def __init__(self, units, *, bias=True, init="he_uniform", sum_dtype=None):
         self.units = check.whole("units", units)
         self.use_bias = check.flag("bias", bias)
         self.init = check.choice("init", init, _INITS)
+        self.sum_dtype = sum_dtype if sum_dtype is None else check.choice("sum_dtype", sum_dtype, ("float64",))
         self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
         self._late = None  # the gradient of the weight, while it is not computed
 
@@ -179,20 +183,27 @@ class Dense(Layer):
 
     def _backward(self, grad_y, input_gradient):
         grad_y = grad_y.reshape(-1, self.units)
-        self._late = kernels.Product(self._rows.T, grad_y, self.room)
+        if self.sum_dtype is None:
+            self._late = kernels.Product(self._rows.T, grad_y, self.room)
+        else:
+            self._late = None
+            kernels.sum_in(self.sum_dtype, self._gradient, self._rows, grad_y, self._grad_weight, self.room)
         if self.use_bias:
-            np.sum(grad_y, axis=0, out=self.grad_bias)
+            self.grad_bias[...] = np.sum(grad_y, axis=0, dtype=self.sum_dtype)  # out= would be rounded on the way
         if not input_gradient:
             return None
         grad_x = self.room("grad_x", self._rows.shape, np.result_type(grad_y, self.weight))
         return kernels.matmul(grad_y, self.weight.T, grad_x, self.room).reshape(self._x_shape)
+
+    def _gradient(self, rows, grad_y, out):
+        kernels.matmul(rows.T, grad_y, out, self.room)
 
     def late_gradients(self):
         late = [("weight", self._late)] if self._late is not None else []
         return late + [(name, getattr(self, "grad_" + name)) for name in self.weight_names[len(late) :]]
 
     def __repr__(self):
-        return f"Dense({self.units}, bias={self.use_bias}, init={self.init!r})"
+        return f"Dense({self.units}, bias={self.use_bias}, init={self.init!r}{_sums(self)})"
 
 
 class Conv2D(Layer):
@@ -220,6 +231,8 @@ class Conv2D(Layer):
         How `im2colx.conv2d` computes it.
     init : {"he_uniform", "glorot_uniform"}
         As in `Dense`, with fan_in = KH*KW*C/groups and fan_out = KH*KW*F.
+    sum_dtype : {None, "float64"}
+        As in `Dense`, for the sums over the batch and the places of the filter.
 
     Attributes
     ----------
@@ -244,13 +257,14 @@ class Conv2D(Layer):
     """
 
     def __init__(self, filters, kernel, stride=1, pad=0, dilation=1, groups=1, *,
-                 bias=True, layout="NHWC", method="auto", init="he_uniform"):
+                 bias=True, layout="NHWC", method="auto", init="he_uniform", sum_dtype=None):
         self.filters = check.whole("filters", filters)
         self.kernel = check.pair("kernel", kernel)
         self.groups = check.whole("groups", groups)
         self.layout = check.choice("layout", layout, ("NHWC", "NCHW"))
         self.use_bias = check.flag("bias", bias)
         self.init = check.choice("init", init, _INITS)
+        self.sum_dtype = sum_dtype if sum_dtype is None else check.choice("sum_dtype", sum_dtype, ("float64",))
         self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
         self._conv = dict(stride=check.pair("stride", stride), pad=pad, dilation=check.pair("dilation", dilation),
                           groups=self.groups, layout=self.layout, method=method)
@@ -301,18 +315,29 @@ class Conv2D(Layer):
         return conv2d(x, self.weight, bias=self.bias if self.use_bias else None, out=y, **self._conv)
 
     def backward(self, grad_y, input_gradient=True):
-        conv2d_grad_weight(self._x, grad_y, self.weight.shape, out=self.grad_weight, **self._conv)
+        if self.sum_dtype is None:
+            self._gradient(self._x, grad_y, self.grad_weight)
+        else:
+            kernels.sum_in(self.sum_dtype, self._gradient, self._x, grad_y, self.grad_weight, self.room)
         if self.use_bias:
             all_but_filters = (0, 1, 2) if self.layout == "NHWC" else (0, 2, 3)
-            np.sum(grad_y, axis=all_but_filters, out=self.grad_bias)
+            self.grad_bias[...] = np.sum(grad_y, axis=all_but_filters, dtype=self.sum_dtype)
         if not input_gradient:
             return None
         grad_x = self.room("grad_x", self._x.shape, np.result_type(grad_y, self.weight))
         return conv2d_grad_input(grad_y, self.weight, self._x.shape, out=grad_x, **self._conv)
 
+    def _gradient(self, x, grad_y, out):
+        conv2d_grad_weight(x, grad_y, self.weight.shape, out=out, **self._conv)
+
     def __repr__(self):
         conv = ", ".join(f"{name}={value!r}" for name, value in self._conv.items())
-        return f"Conv2D({self.filters}, {self.kernel}, {conv}, bias={self.use_bias}, init={self.init!r})"
+        return f"Conv2D({self.filters}, {self.kernel}, {conv}, bias={self.use_bias}, init={self.init!r}{_sums(self)})"
+
+
+def _sums(layer):
+    # Named only where it is asked for: checkpoints from before it was there remain good.
+    return "" if layer.sum_dtype is None else f", sum_dtype={layer.sum_dtype!r}"
 
 
 class ReLU(Layer):
