@@ -294,6 +294,7 @@ def test_interrupted_run_is_resumed_exactly(light, unbroken, tmp_path, capsys):
             (("--images", 149), "images was 150, is 149"),
             (("--dtype", "float64"), "dtype was float32, is float64"),
             (("--method", "im2col"), "method was auto, is im2col"),
+            (("--sums", "same"), "sums was float64, is same"),
         ]:
             assert _cli.run(parse(*SMALL, *words, "--out", tmp_path, "--resume")) == 2
             assert message in capsys.readouterr().err
@@ -390,6 +391,17 @@ def test_wrong_options(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_the_sums_of_layer_1():
+    for words, expected in [((), "float64"), (("--sums", "float64"), "float64"), (("--sums", "same"), None)]:
+        settings = _cli._settings(parse(*words))
+        layers = [build(settings).layers for build in (paper.build_cnn, paper.build_fc)]
+        assert [layer[0].sum_dtype for layer in layers] == [expected] * 2
+        assert all("sum_dtype" not in repr(other) for layer in layers for other in layer[1:])
+    for sums, dtype, told in [("float64", "float32", True), ("same", "float32", False), ("float64", "float64", False)]:
+        wide = report._sums_in({"sums": sums, "dtype": dtype})
+        assert wide == (told and "float64")
+
+
 def test_as_the_authors_ran_it():
     own = paper.Settings()
     assert _cli._settings(parse("--paper")) == dataclasses.replace(own, epochs=400)
@@ -426,7 +438,7 @@ def test_the_paper_s_run(light, tmp_path, capsys):
         assert _cli.run(parse("--paper", "--epochs", 1, "--out", tmp_path)) == 0
     metrics = read_metrics(tmp_path)
     assert metrics["settings"]["command"] == (
-        f"python -m im2colx experiment --paper --epochs 1 --method auto --seed 14343 --out {tmp_path}"
+        f"python -m im2colx experiment --paper --epochs 1 --method auto --sums float64 --seed 14343 --out {tmp_path}"
     )
     assert metrics["settings"]["data"] == {"name": "the MNIST idx files", "train": 60000, "test": 10000}
     assert "of/mine" not in (tmp_path / "report.html").read_text() + (tmp_path / "metrics.json").read_text()
@@ -559,7 +571,7 @@ def made_up(optimizers, epochs, *, apart):
     by_network = ({"cnn": first, "fc": first + apart} for first in (weights, digits))
     run = paper.Run({"cnn": cnn, "fc": fc}, *by_network, apart, apart)
     settings = {"epochs": epochs, "dtype": "float32", "images": 5, "validation_images": 5, "comparison_images": 5}
-    settings |= {"seed": 1, "method": "<auto & more>", "command": "run <it>"}
+    settings |= {"seed": 1, "method": "<auto & more>", "sums": "float64", "command": "run <it>"}
     settings |= {"learning_rate": {"sgd": 0.1, "adam": 0.1}}
     settings |= {"data": {"name": "<b>digits</b>", "train": 5, "test": 5}, "versions": {"numpy": "1 & 2"}}
     settings |= {"machine": {"cpu": "<CPU>", "threads": 1}}

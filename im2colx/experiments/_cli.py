@@ -68,6 +68,11 @@ def add_arguments(parser):
         "--method", choices=list(im2colx.methods()), default=_DEFAULTS.method,
         help="how the CNN convolves (default %(default)s)",
     )
+    add(
+        "--sums", choices=["float64", "same"], default="float64",
+        help="in what the gradients of layer 1 are summed: float64, rounded once to --dtype (default), or --dtype too, "
+        "where the order of the sum shows",
+    )
     _run.add_common(parser, DESCRIPTION, seed=_DEFAULTS.seed, out="im2colx-experiment")
     _checkpoints.add_arguments(parser)
 
@@ -128,7 +133,8 @@ def _experiment(args):
 def _settings(args):
     epochs = args.epochs or (paper.PAPER_EPOCHS if args.paper else _DEFAULTS.epochs)
     optimizers = tuple(dict.fromkeys(args.optimizer))
-    settings = paper.Settings(epochs, optimizers, args.images, args.dtype, args.method, args.seed)
+    sum_dtype = None if args.sums == "same" else args.sums
+    settings = paper.Settings(epochs, optimizers, args.images, args.dtype, args.method, args.seed, sum_dtype)
     if args.paper:
         for name in ("optimizers", "images", "dtype"):
             ours, theirs = getattr(settings, name), getattr(_DEFAULTS, name)
@@ -148,6 +154,7 @@ def _folder(args, settings, source):
             "images": settings.images,
             "dtype": settings.dtype,
             "method": settings.method,
+            "sums": args.sums,
             "seed": settings.seed,
             "digits": source["name"].partition(",")[0],
         },
@@ -157,8 +164,8 @@ def _folder(args, settings, source):
 def _command(args):
     """The command that these arguments come from, in full."""
     if args.paper:
-        return _run.command("experiment --paper", args, ("question", "epochs", "method", "seed", "data", "out"))
-    options = ("question", "epochs", "optimizer", "images", "dtype", "method", "seed", "data", "out")
+        return _run.command("experiment --paper", args, ("question", "epochs", "method", "sums", "seed", "data", "out"))
+    options = ("question", "epochs", "optimizer", "images", "dtype", "method", "sums", "seed", "data", "out")
     return _run.command("experiment", args, options)
 
 
@@ -173,6 +180,7 @@ def _metrics(args, settings, source, runs):
             "batch_size": paper.BATCH,
             "dtype": settings.dtype,
             "method": settings.method,
+            "sums": args.sums,
             "seed": settings.seed,
             "question": args.question,
             "learning_rate": {"sgd": 0.01, "adam": 0.001},

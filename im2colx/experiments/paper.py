@@ -46,6 +46,7 @@ class Settings:
     dtype: str = "float32"
     method: str = "auto"
     seed: int = 14343
+    sum_dtype: str | None = "float64"  # of the gradients of layer 1: see `build_cnn`
 
 
 class Images(NamedTuple):
@@ -115,8 +116,16 @@ def _pixels(images, dtype):
 
 
 def build_cnn(settings, first=None):
-    """Return the convolutional network, with He uniform weights drawn from the seed; `first` is its layer 1."""
-    first = first or nn.Conv2D(FILTERS, KERNEL, stride=STRIDE, bias=False, layout="NHWC", method=settings.method)
+    """Return the convolutional network, with He uniform weights drawn from the seed; `first` is its layer 1.
+
+    A gradient of layer 1 sums the 21,632 products of a batch, which the two networks do in orders of their own.  In float32
+    the sums differ in the last digit, by the hundredth step some weight does, and then it is a matter of time until a ReLU
+    of the output is open for one network and shut for the other, which moves every weight of layer 1.  Summed in float64 and
+    rounded once they seldom differ.
+    """
+    first = first or nn.Conv2D(
+        FILTERS, KERNEL, stride=STRIDE, bias=False, layout="NHWC", method=settings.method, sum_dtype=settings.sum_dtype
+    )
     return nn.Sequential(
         [first, *_rest()],
         input_shape=(SIDE, SIDE, 1),
@@ -128,7 +137,7 @@ def build_cnn(settings, first=None):
 def build_fc(settings):
     """Return the fully connected network that starts from the same weights as `build_cnn`."""
     fc = nn.Sequential(
-        [nn.Dense(FILTERS, bias=False), *_rest()],
+        [nn.Dense(FILTERS, bias=False, sum_dtype=settings.sum_dtype), *_rest()],
         input_shape=(ROWS, PATCH),
         dtype=settings.dtype,
     )

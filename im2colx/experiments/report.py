@@ -6,13 +6,17 @@
 import numpy as np
 
 from ._page import cards, digits_row, figure, fill, number, page, surroundings_rows, table
-from .paper import BATCH
+from .paper import BATCH, ROWS
 from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge
 
 _LOSS = (
     "Mean squared error of both networks after every epoch, over the training images (as they are trained on) and over "
     "{validation:,} others. The wide bands are the CNN, the dashed lines the FC network. Below, on a logarithmic axis, "
     "how far the two are apart."
+)
+_SUMS = (
+    " The gradient of a weight of layer 1 sums {terms} products of a batch. The two networks sum them in different orders; "
+    "so that rounding has little to begin with, they do it in {wide}, and round once to {dtype}."
 )
 _CAPTIONS = {
     "fig07_sgd_loss.png": f"Figure 7. {_LOSS}",
@@ -52,6 +56,7 @@ def build(metrics, runs, light, dark, question=""):
     str
     """
     settings = metrics["settings"]
+    wide = _sums_in(settings)
     values = {
         "validation": settings["validation_images"],
         "closed": ", ".join(f"{_closed(run)} with {NAMES[name]}" for name, run in runs.items()),
@@ -69,6 +74,7 @@ def build(metrics, runs, light, dark, question=""):
         architectures=pictures["fig08_architectures.png"],
         images=f"{settings['images']:,}",
         batch=BATCH,
+        sums=_SUMS.format(terms=f"{BATCH * ROWS:,}", wide=wide, dtype=settings["dtype"]) if wide else "",
         losses="\n".join(
             f"<h2>Training with {NAMES[optimizer]}</h2>\n{pictures[name]}"
             for optimizer, name in (("sgd", "fig07_sgd_loss.png"), ("adam", "fig10_adam_loss.png"))
@@ -95,6 +101,11 @@ def _distances(metrics, runs):
     return "\n".join(rows)
 
 
+def _sums_in(settings):
+    """The dtype in which the gradients of layer 1 are summed, where that is another than the networks'; else False."""
+    return settings["sums"] not in ("same", settings["dtype"]) and settings["sums"]
+
+
 def _closed(run):
     """How many outputs of the CNN are zero for every example."""
     return int(np.count_nonzero((run.reconstructions["cnn"] == 0).all(axis=0)))
@@ -106,6 +117,8 @@ def _settings(metrics, runs):
         name: {network: np.median(metrics[name][network]["epoch_seconds"]) for network in ("cnn", "fc")}
         for name in runs
     }
+    wide = _sums_in(settings)
+    sums = f", gradients of layer 1 summed in {wide}" if wide else ""
     rows = [
         digits_row(settings),
         (
@@ -114,7 +127,7 @@ def _settings(metrics, runs):
             f"{settings['comparison_images']:,} for comparison",
         ),
         ("learning rates", ", ".join(f"{NAMES[name]} {settings['learning_rate'][name]:g}" for name in runs)),
-        ("arithmetic", f"{settings['dtype']}; convolution by the method “{settings['method']}”"),
+        ("arithmetic", f"{settings['dtype']}{sums}; convolution by the method “{settings['method']}”"),
         ("seed", settings["seed"]),
         (
             "seconds per epoch",

@@ -118,7 +118,7 @@ class Unit:
     def __init__(self, case, seed, settings, digits):
         self.case, self.seed = case, seed
         self.epochs = max(2, round(settings.epochs * case.share))
-        self.settings = paper.Settings(images=settings.images, dtype=case.dtype, seed=seed)
+        self.settings = paper.Settings(images=settings.images, dtype=case.dtype, seed=seed, sum_dtype=None)
         self.images = paper.choose_images(digits, self.settings)
         self.trainers = {}
         for name in ("fc", *case.networks):
