@@ -7,7 +7,7 @@ import numpy as np
 
 from ._page import cards, digits_row, figure, fill, number, page, surroundings_rows, table
 from .paper import BATCH, ROWS
-from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge
+from .verdict import AUTHORS, AUTHORS_EPOCHS, NAMES, in_epochs, judge, sums_in
 
 _LOSS = (
     "Mean squared error of both networks after every epoch, over the training images (as they are trained on) and over "
@@ -56,7 +56,7 @@ def build(metrics, runs, light, dark, question=""):
     str
     """
     settings = metrics["settings"]
-    wide = _sums_in(settings)
+    wide = sums_in(settings)
     values = {
         "validation": settings["validation_images"],
         "closed": ", ".join(f"{_closed(run)} with {NAMES[name]}" for name, run in runs.items()),
@@ -101,11 +101,6 @@ def _distances(metrics, runs):
     return "\n".join(rows)
 
 
-def _sums_in(settings):
-    """The dtype in which the gradients of layer 1 are summed, where that is another than the networks'; else False."""
-    return settings["sums"] not in ("same", settings["dtype"]) and settings["sums"]
-
-
 def _closed(run):
     """How many outputs of the CNN are zero for every example."""
     return int(np.count_nonzero((run.reconstructions["cnn"] == 0).all(axis=0)))
@@ -117,7 +112,7 @@ def _settings(metrics, runs):
         name: {network: np.median(metrics[name][network]["epoch_seconds"]) for network in ("cnn", "fc")}
         for name in runs
     }
-    wide = _sums_in(settings)
+    wide = sums_in(settings)
     sums = f", gradients of layer 1 summed in {wide}" if wide else ""
     rows = [
         digits_row(settings),

@@ -36,6 +36,7 @@ def _judge(optimizer, metrics):
     limit = ROUNDING[dtype]
     output, weight = result["output_distance"], result["weight_distance"]
     equal = output <= limit and weight <= limit
+    alike = "Equal to the last bit" if output == weight == 0 else "Equal to rounding"
     stuck = _not_falling(result)
     after = f"After {in_epochs(epochs)} with {NAMES[optimizer]}, the"
     sentences = [f"{after} outputs of layer 1 differ by {output:.3g} and its weights by {weight:.3g}."]
@@ -59,28 +60,35 @@ def _judge(optimizer, metrics):
     elif epochs > 1:  # one epoch gives each curve one point
         sentences.append("All four losses fell.")
     if optimizer == "adam":
-        sentences.append(_on_the_gap(equal, metrics["settings"].get("question")))
+        sentences.append(_on_the_gap(equal, metrics["settings"]))
 
     if optimizer == "sgd" and not equal:
         title = "Not equal"
     elif stuck:
-        title = "Equal to rounding, but not learning" if equal else "Not learning"
+        title = f"{alike}, but not learning" if equal else "Not learning"
     elif equal:
-        title = "Equal to rounding"
+        title = alike
     else:
         title = "Both learn, a gap remains" if epochs > 1 else "A gap remains"
     return Verdict((equal or optimizer == "adam") and not stuck, title, " ".join(sentences))
 
 
-def _on_the_gap(equal, asked):
+def sums_in(settings):
+    """The dtype in which the gradients of layer 1 are summed, where that is another than the networks'; else False."""
+    return settings["sums"] not in ("same", settings["dtype"]) and settings["sums"]
+
+
+def _on_the_gap(equal, settings):
     """What is known of the gap under Adam: the authors' guess, and a hypothesis, each called what it is."""
     if equal:
         output, weight = AUTHORS["adam"]
+        wide = sums_in(settings)
+        because = f": with the gradients of layer 1 summed in {wide}, hardly any rounding is left (see --sums)" if wide else ""
         return (
             f"The authors recorded a gap here ({output:.3g} and {weight:.3g} after {AUTHORS_EPOCHS} epochs) and guess "
-            "at adaptive learning rates; in this run none has opened."
+            f"at adaptive learning rates; in this run none has opened{because}."
         )
-    where = "That is asked below." if asked else "This run does not test that; im2colx experiment question does."
+    where = "That is asked below." if settings.get("question") else "This run does not test that; im2colx experiment question does."
     return (
         "The networks drift apart although each computes what the other does. The authors saw such a gap too and guess "
         f"that adaptive learning rates are the cause. {where}"
