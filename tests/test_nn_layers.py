@@ -25,6 +25,10 @@ CASES = {
     "conv channels first": (lambda: nn.Conv2D(3, 2, layout="NCHW"), (2, 4, 5)),
     "conv channels first with everything":
         (lambda: nn.Conv2D(4, (3, 2), (1, 2), "same", (2, 1), 2, layout="NCHW"), (4, 6, 5)),
+    "pool": (lambda: nn.MaxPool2D(2), (4, 5, 3)),
+    "pool with overlaps": (lambda: nn.MaxPool2D((3, 2), (2, 1)), (6, 5, 2)),
+    "pool with gaps": (lambda: nn.MaxPool2D(2, (3, 4)), (8, 6, 2)),
+    "pool channels first": (lambda: nn.MaxPool2D((2, 3), layout="NCHW"), (2, 5, 7)),
 }
 
 

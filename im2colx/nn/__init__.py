@@ -4,6 +4,7 @@ Every convolution is `im2colx.conv2d`, every other product is one matrix product
 NumPy that can be read in an evening.  Read in this order::
 
     layers.py       Conv2D, Dense, ReLU, Flatten, Reshape: what each computes, and its gradient
+    pooling.py      MaxPool2D, the layer that makes images smaller
     dropout.py      Dropout, the layer that draws
     model.py        Sequential: layers one after another
     losses.py       MSE, SoftmaxCrossEntropy: how wrong the model is, and the gradient of that
@@ -34,6 +35,7 @@ from .layers import Conv2D, Dense, Flatten, Layer, ReLU, Reshape
 from .losses import MSE, SoftmaxCrossEntropy
 from .model import Sequential
 from .optimizers import SGD, Adam
+from .pooling import MaxPool2D
 from .trainer import Trainer
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "Layer",
+    "MaxPool2D",
     "ReLU",
     "Reshape",
     "Sequential",
