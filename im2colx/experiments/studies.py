@@ -6,6 +6,7 @@ Each is a module with `add_arguments(parser)` and `run(args)`.  Adding one is su
 import argparse
 from typing import NamedTuple
 
+from .classifier import _cli as classifier
 from .morphism import _cli as morphism
 from .question import _cli as question
 from .uncertainty import _cli as uncertainty
@@ -20,6 +21,7 @@ class Study(NamedTuple):
 
 
 STUDIES = (
+    Study("classifier", "a network that reads handwritten digits, and reads them again with an FC layer for a CONV layer", classifier),
     Study("question", "why do the curves of the paper's two networks part under Adam?", question),
     Study("uncertainty", "dropout and Bayes from FC layers on CONV layers: doubt on turned and foreign images", uncertainty),
     Study("morphism", "make a trained network wider and deeper without changing its function, by FC algebra", morphism),

