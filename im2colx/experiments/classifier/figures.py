@@ -5,10 +5,10 @@ import numpy as np
 from im2colx import conv2d
 
 from .._drawing import DARK, LIGHT, canvas
-from .network import CLASSES, pixels
+from .network import CLASSES, KERNEL, pixels
 
 COLUMNS = 8  # filters side by side
-MISTAKES = 4, 6  # rows and columns of digits that were read wrong
+MISTAKES = 4, 5  # rows and columns of digits that were read wrong
 
 
 def draw(metrics, model, images, *, dark=False):
@@ -46,7 +46,8 @@ def _bare(axes):
 def _colormap(*colors):
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("ours", colors)
+    # So few shades that the 64 colours of a picture suffice for three such maps and the letters.
+    return LinearSegmentedColormap.from_list("ours", colors, N=15)
 
 
 def _filters(model, image, colors):
@@ -59,48 +60,48 @@ def _filters(model, image, colors):
     limit, highest = float(np.abs(weight).max()), float(response.max())
     signed = _colormap(colors["val"], colors["page"], colors["train"])
     ink, shade = _colormap(colors["page"], colors["ink"]), _colormap(colors["page"], colors["green"])
-    with canvas(colors, 2.35 + 1.75 * bands) as (figure, png):
-        top, bottom = figure.subfigures(2, 1, height_ratios=[2.35, 1.75 * bands])
-        axes, where, *bars = top.subplots(1, 4, width_ratios=[1, 1, 0.06, 0.06])
-        axes.imshow(image, cmap=ink, vmin=0, vmax=255)
-        best = np.unravel_index(response.argmax(), response.shape)
-        size = len(weight)
-        axes.add_patch(_frame(best[1] - 0.5, best[0] - 0.5, size, colors["val"]))
-        axes.set_title("a digit")
-        axes.set_xlabel("column, in pixels")
-        axes.set_ylabel("row, in pixels")
-        axes.grid(visible=False)
-        shown = where.imshow(response[..., best[2]], cmap=shade, vmin=0, vmax=highest)
-        where.add_patch(_frame(best[1] - 0.5, best[0] - 0.5, 1, colors["val"]))
-        where.set_title(f"filter {best[2] + 1} on it")
-        where.set_xlabel("column of the window")
-        where.set_ylabel("row of the window")
-        where.grid(visible=False)
+    row, column, number = (int(index) for index in np.unravel_index(response.argmax(), response.shape))
+    with canvas(colors, 2.3 + 1.75 * bands) as (figure, png):
+        top, bottom = figure.subfigures(2, 1, height_ratios=[2.3, 1.75 * bands])
+        digit, one, made = top.subplots(1, 3, width_ratios=[1, 1, 1])
+        digit.imshow(image, cmap=ink, vmin=0, vmax=255)
+        digit.add_patch(_frame(column, row, KERNEL, colors["val"]))
+        weights = one.imshow(weight[..., 0, number], cmap=signed, vmin=-limit, vmax=limit)
+        responses = made.imshow(response[..., number], cmap=shade, vmin=0, vmax=highest)
+        made.add_patch(_frame(column, row, 1, colors["val"]))
+        for axes, title, words in (
+            (digit, "A digit", "column, in pixels"), (one, f"Filter {number + 1}", "column in the window"),
+            (made, "Its response", "column of the window"),
+        ):
+            axes.set_title(title)
+            axes.set_xlabel(words)
+            axes.set_ylabel(words.replace("column", "row"))
+            axes.grid(visible=False)
+        for axes, shown, label in ((one, weights, "weight"), (made, responses, "response")):
+            bar = top.colorbar(shown, ax=axes, label=label, shrink=0.75)
+            bar.ax.grid(visible=False)
+            bar.outline.set_visible(False)
         every = bottom.subplots(2 * bands, columns, squeeze=False)
         for axes in every.flat:
             _bare(axes)
         for number in range(filters):
             band, column = divmod(number, columns)
             above, below = every[2 * band : 2 * band + 2, column]
-            weights = above.imshow(weight[..., 0, number], cmap=signed, vmin=-limit, vmax=limit)
+            above.imshow(weight[..., 0, number], cmap=signed, vmin=-limit, vmax=limit)
             below.imshow(response[..., number], cmap=shade, vmin=0, vmax=highest)
             above.set_title(f"{number + 1}", fontsize=9, weight="normal", loc="center", pad=3)
-            for axes in (above, below):
+            for axes, words in ((above, "filter"), (below, "response")):
                 axes.spines[:].set_visible(True)
                 axes.spines[:].set_color(colors["grid"])
-        for band in range(bands):
-            every[2 * band, 0].set_ylabel("filter", fontsize=9)
-            every[2 * band + 1, 0].set_ylabel("makes", fontsize=9)
-        for bar, image, label in zip(bars, (weights, shown), ("weight", "response"), strict=True):
-            figure.colorbar(image, cax=bar, label=label)
-            bar.grid(visible=False)
+                if not column:
+                    axes.set_ylabel(words, fontsize=9)
     return png.getvalue()
 
 
 def _frame(left, top, side, color):
     from matplotlib.patches import Rectangle
 
-    return Rectangle((left, top), side, side, fill=False, edgecolor=color, linewidth=1.8)
+    return Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=color, linewidth=1.8)
 
 
 def _epochs(metrics, colors):
@@ -137,8 +138,9 @@ def _confusion(counts, colors):
         for digit, answer in np.ndindex(counts.shape):
             right = digit == answer
             if right or counts[digit, answer]:
+                color = "soft" if right else "ink" if wrong[digit, answer] < 0.6 * highest else "page"
                 axes.text(answer, digit, f"{counts[digit, answer]:,}", ha="center", va="center", fontsize=9,
-                          color=colors["soft"] if right else colors["ink"], weight="normal" if right else "bold")
+                          color=colors[color], weight="normal" if right else "bold")
         axes.set_xticks(range(CLASSES))
         axes.set_yticks(range(CLASSES))
         axes.set_xlabel("what the network says")

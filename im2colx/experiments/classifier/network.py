@@ -9,7 +9,7 @@ from im2colx import nn
 SIDE = 28  # pixels along one side of an image
 CLASSES = 10
 KERNEL = 5
-DROPOUT = 0.4
+DROPOUT = 0.5
 BATCH = 500  # images that are asked about at a time
 
 
@@ -27,7 +27,7 @@ def layers(size):
     return [
         nn.Conv2D(first, KERNEL), nn.ReLU(), nn.MaxPool2D(2),
         nn.Conv2D(second, KERNEL), nn.ReLU(), nn.MaxPool2D(2),
-        nn.Flatten(), nn.Dropout(DROPOUT), nn.Dense(size.units), nn.ReLU(), nn.Dropout(DROPOUT), nn.Dense(CLASSES),
+        nn.Flatten(), nn.Dropout(DROPOUT), nn.Dense(size.units), nn.ReLU(), nn.Dense(CLASSES),
     ]  # fmt: skip
 
 

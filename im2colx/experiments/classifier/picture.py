@@ -5,7 +5,7 @@ import numpy as np
 from .network import SIDE
 
 BOX = 20  # pixels: the longer side of a digit
-FAINT = 0.25  # of the darkest ink: what is less counts as paper
+FAINT = 0.2  # of the darkest ink: what is less counts as paper
 
 
 def read_picture(path):
@@ -60,7 +60,7 @@ def like_mnist(picture):
     small = np.asarray(small)
     image = np.zeros((SIDE, SIDE), np.uint8)
     top, left = (
-        min(max(round((SIDE - 1) / 2 - np.average(np.arange(side), weights=small.sum(axis=1 - axis))), 0), SIDE - side)
+        min(max(round(SIDE / 2 - np.average(np.arange(side), weights=small.sum(axis=1 - axis))), 0), SIDE - side)
         for axis, side in enumerate(small.shape)
     )
     image[top : top + height, left : left + width] = small

@@ -8,15 +8,14 @@ from ..verdict import in_epochs
 from . import picture, study
 from .figures import MISTAKES
 from .network import DROPOUT, KERNEL, SIDE
-from .swap import FORMS
 from .verdict import judge
 
 _CAPTIONS = {
     "classifier_filters.png": (
-        "Above, the first of the test digits, and what one filter makes of it: the darker, the more it looks there like the "
-        "filter. The frame on the digit is the window where the response is the largest of all, the frame on the right is "
-        "that response. Below, all {filters} filters (blue weights are positive, orange ones negative) and what each of "
-        "them makes of the same digit."
+        "Above, the first of the test digits, a filter (blue weights are positive, orange ones negative), and its response: the "
+        "greener, the more the digit looks there like the filter. The frame on the digit is the window with the largest "
+        "response of all, the frame on the right is that response. Below, all {filters} filters and their responses to the "
+        "same digit, in the same colours."
     ),
     "classifier_epochs.png": (
         "Loss says how wrong the answers are, also those that are right but unsure; 0 would be perfect. On the training digits "
@@ -120,13 +119,13 @@ def _swaps(metrics, model):
     shape = first.output_shape(model.input_shape)
     weight, outputs = first.weight.size, math.prod(shape)
     rows = [
-        f"<tr><td>CONV, as trained</td><td>{weight:,}</td><td>{weight // shape[2] * outputs:,}</td>"
+        f"<tr><td>CONV</td><td>{weight:,}</td><td>{weight // shape[2] * outputs:,}</td>"
         f"<td>{metrics['accuracy']:.2%}</td><td></td><td></td></tr>"
     ]
     for form, found in metrics["swap"].items():
         weights = found["inputs"] * found["neurons"]
         rows.append(
-            f"<tr><td>FC {FORMS[form]}</td><td>{weights:,}</td><td>{weights * found['rows']:,}</td>"
+            f"<tr><td>FC, {form}</td><td>{weights:,}</td><td>{weights * found['rows']:,}</td>"
             f"<td>{found['accuracy']:.2%}</td><td>{found['differ']:,}</td><td>{_page.number(found['gap'])}</td></tr>"
         )
     return "\n".join(rows)
@@ -138,7 +137,7 @@ def _settings(settings):
             _page.digits_row(settings),
             ("images used", f"the first {settings['images']:,} for training, all {settings['test_images']:,} test images"),
             ("training", f"{in_epochs(settings['epochs'])}, fixed beforehand, batches of {study.TRAINING_BATCH}, Adam with learning "
-                         f"rate {study.LEARNING_RATE:g}, dropout {DROPOUT:g} before each FC layer, float32; it took "
+                         f"rate {study.LEARNING_RATE:g}, dropout {DROPOUT:g} before the first FC layer, float32; it took "
                          f"{settings['training_seconds']:.0f} s"),
             ("seed", settings["seed"]),
             *_page.surroundings_rows(settings),
