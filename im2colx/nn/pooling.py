@@ -1,8 +1,7 @@
 """Pooling: the layer that makes an image smaller and keeps the largest numbers.
 
-The largest number of a window is the largest of its rows' largest, so `MaxPool2D` works along one axis at a time: columns
-first, then rows.  Where several numbers of a window are largest, this finds the first one in reading order, for along
-each axis the first one wins.
+The largest number of a window is the largest of its rows' largest, so the work is done along one axis at a time.  Columns
+come first: of equal numbers the first in reading order is found so.
 """
 
 import numpy as np
@@ -17,9 +16,8 @@ class MaxPool2D(Layer):
 
         y[a, b, c] = max_uv x[a*S + u, b*S + v, c]
 
-    A window lies in the image as a whole: rows and columns that are left over at its end are not read, as in PyTorch and
-    Keras by default.  dL/dy goes to the number that was the largest; of several that are equal, to the first in reading order.
-    NaN counts as the largest of all.
+    Windows lie in the image as a whole: rows and columns left over at its end are not read, as in PyTorch and Keras by
+    default.  dL/dy goes to the largest number, of equal ones to the first in reading order.  NaN counts as the largest.
 
     Parameters
     ----------
@@ -33,7 +31,7 @@ class MaxPool2D(Layer):
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or value; in `Sequential`, if a sample is no image, or smaller than a window.
+        If an argument has the wrong type or value, or a sample is no image, or smaller than a window.
 
     Examples
     --------

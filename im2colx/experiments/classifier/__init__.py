@@ -1,7 +1,6 @@
-"""A network that reads handwritten digits, and what becomes of it when its CONV layer is swapped for an FC layer.
+"""A network that reads handwritten digits, also with an FC layer in place of its first CONV layer.
 
-Trained by ``im2colx experiment classifier``, it is kept in ``classifier.npz``.  To have it read a digit of your own, from a
-picture of dark ink on light paper (or the other way round)::
+``im2colx experiment classifier`` trains it and keeps it in ``classifier.npz``.  To have it read a picture of yours::
 
     from im2colx.experiments import classifier
     model = classifier.load("im2colx-classifier/classifier.npz")
@@ -9,9 +8,8 @@ picture of dark ink on light paper (or the other way round)::
     digit, confidence = classifier.classify(model, image)
 
 ======================  =============================================================
-`network`               the network; to keep it, to load it, to ask it
-`picture`               a picture of a digit as MNIST would have it
-`swap`                  the same network with an FC layer in place of its first CONV layer
+`network`, `picture`    the network, kept, loaded, asked; pictures as MNIST has them
+`swap`                  an FC layer in place of the first CONV layer
 `study`                 everything together: settings in, numbers out
 `verdict`               what the numbers show, in words
 `figures`, `report`     the figures, and the page around them

@@ -11,8 +11,8 @@ from .verdict import judge
 
 NAME = "experiment classifier"
 DESCRIPTION = """\
-Train a convolutional network in the manner of LeNet to read handwritten digits, and count what it reads right of the test
-digits, which it has never seen.  Then swap its first CONV layer for an FC layer, and count again.
+Train a CONV network to read handwritten digits, and have it read the test digits, which it has never seen.  Then swap
+its first CONV layer for an FC layer, and have it read them again.
 
 Writes into the folder --out, each file whole or not at all:
   classifier.html   what was shown, with figures; opens in any browser, needs no network
@@ -20,15 +20,15 @@ Writes into the folder --out, each file whole or not at all:
   classifier.json   settings, and all numbers
   classifier_*.png  the figures
 
-It takes one or two minutes on two cores.  A checkpoint is kept in OUT/checkpoints while the network is trained, and removed
-at the end.  After an interruption, the same command with --resume goes on from it and gives the numbers of an unbroken run.
+It takes one or two minutes on two cores.  After an interruption, the same command with --resume goes on from the checkpoint
+in OUT/checkpoints and gives the numbers of an unbroken run.
 """
 
 _DEFAULTS = study.Settings()
 
 
 def add_arguments(parser):
-    """Give an `argparse.ArgumentParser` the description and the options of the study."""
+    """Give a parser the description and the options of the study."""
     add = parser.add_argument
     add(
         "--epochs", type=_run.integer(1, 1000), default=_DEFAULTS.epochs, metavar="N",
@@ -44,10 +44,7 @@ def add_arguments(parser):
 
 def run(args):
     """Run the study with the parsed arguments; the exit code as of `_run.guarded`."""
-    return _run.guarded(
-        NAME, lambda: _classifier(args), interrupted=f"To go on:\n  {_command(args)} --resume",
-        memory="; training needs about 1 GB",
-    )  # fmt: skip
+    return _run.guarded(NAME, lambda: _classifier(args), interrupted=f"To go on:\n  {_command(args)} --resume")
 
 
 def _classifier(args):
@@ -56,32 +53,32 @@ def _classifier(args):
     settings = study.Settings(args.epochs, args.images, args.seed).settled(len(digits.train_images))
     _run.enough_images(settings.images, digits)
     _run.prepare(args.out)
-    checkpoints = _folder(args, settings, digits.source)
+    # The number of epochs has no say in what a checkpoint holds.
+    known = {"images": settings.images, "seed": settings.seed, "digits": digits.source["name"].partition(",")[0]}
+    checkpoints = _checkpoints.Checkpoints(args.out / "checkpoints", [study.CHECKPOINT], known)
     resuming = checkpoints.open(args.resume)
     print(f"Digits: {digits.source['name']}. Training on {settings.images:,} of them, {in_epochs(settings.epochs)}.", flush=True)
     if args.resume and not resuming:
         print(f"No checkpoint in {checkpoints.folder}: starting with the first epoch.", flush=True)
-    trained = study.train(
-        settings, digits, checkpoint=checkpoints.folder / study.CHECKPOINT, checkpoint_seconds=args.checkpoint_seconds,
-        resume=resuming,
-    )  # fmt: skip
-    results = study.examine(settings, digits, trained)
+    keeping = {"checkpoint": checkpoints.folder / study.CHECKPOINT, "checkpoint_seconds": args.checkpoint_seconds}
+    trained = study.train(settings, digits, **keeping, resume=resuming)
     metrics = {
         "settings": {
-            "epochs": settings.epochs,
-            "images": settings.images,
+            **{name: getattr(settings, name) for name in ("epochs", "images", "seed")},
             "test_images": len(digits.test_images),
-            "seed": settings.seed,
             "filters": list(settings.size.filters),
             "units": settings.size.units,
-            "training_seconds": sum(results["epoch_seconds"]),
             "out": str(args.out),
             **_run.surroundings(digits.source),
             "command": _command(args),
         },
-        **results,
+        **study.examine(settings, digits, trained),
     }
-    _write(args.out, metrics, settings, trained.model, digits.test_images)
+    light, dark = (figures.draw(metrics, trained.model, digits.test_images, dark=dark) for dark in (False, True))
+    page = report.build(metrics, trained.model, light, dark)
+    network.save(args.out / "classifier.npz", trained.model, settings.size, {"settings": metrics["settings"]})
+    # The numbers last, so that where they are new, so is all else.
+    _run.write(args.out, light | {"classifier.html": page, "classifier.json": json.dumps(metrics, indent=1) + "\n"})
     checkpoints.remove()
     for verdict in judge(metrics).values():
         print(f"\n{verdict.title}: {'yes' if verdict.ok else 'no'}. {verdict.text}")
@@ -89,23 +86,5 @@ def _classifier(args):
     return 0
 
 
-def _write(out, metrics, settings, model, images):
-    """Write every file; ``classifier.json`` last, so that where it is new, so are the others."""
-    light, dark = (figures.draw(metrics, model, images, dark=dark) for dark in (False, True))
-    page = report.build(metrics, model, light, dark)
-    for name in report.FIGURES:
-        if name not in light:  # left from an earlier run that made mistakes
-            (out / name).unlink(missing_ok=True)
-    network.save(out / "classifier.npz", model, settings.size, {"accuracy": metrics["accuracy"], "settings": metrics["settings"]})
-    _run.write(out, light | {"classifier.html": page, "classifier.json": json.dumps(metrics, indent=1) + "\n"})
-
-
-def _folder(args, settings, source):
-    """The folder of the checkpoint.  The number of epochs has no say in what it holds."""
-    known = {"images": settings.images, "seed": settings.seed, "digits": source["name"].partition(",")[0]}
-    return _checkpoints.Checkpoints(args.out / "checkpoints", [study.CHECKPOINT], known)
-
-
 def _command(args):
-    """The command that these arguments come from, in full."""
     return _run.command(NAME, args, ("epochs", "images", "seed", "data", "out"))

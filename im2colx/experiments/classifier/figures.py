@@ -9,166 +9,139 @@ from .network import CLASSES, KERNEL, pixels
 
 COLUMNS = 8  # filters side by side
 MISTAKES = 4, 5  # rows and columns of digits that were read wrong
+TEST = {"marker": "s", "markersize": 4, "linestyle": (0, (5, 1.5))}
 
 
 def draw(metrics, model, images, *, dark=False):
-    """Draw every figure of a run: a dict of PNG bytes by the name of the file.
-
-    Parameters
-    ----------
-    metrics : dict
-        As `study.examine` gives it.
-    model : nn.Sequential
-        After training.
-    images : ndarray of uint8, shape (n, 28, 28)
-        The test images.
-    dark : bool
-        Whether the figures are for a dark page.
-    """
+    """Draw every figure of a run (`images` are those of the test): a dict of PNG bytes by the name of the file."""
     colors = DARK if dark else LIGHT
-    figures = {
+    return {
         "classifier_filters.png": _filters(model, images[0], colors),
         "classifier_epochs.png": _epochs(metrics, colors),
         "classifier_confusion.png": _confusion(np.array(metrics["confusion"]), colors),
+        "classifier_mistakes.png": _mistakes(metrics["mistakes"], images, colors),
     }
-    if metrics["mistakes"]:
-        figures["classifier_mistakes.png"] = _mistakes(metrics["mistakes"], images, colors)
-    return figures
 
 
-def _bare(axes):
+def _show(axes, array, highest, colors, *names, frame=None):
+    """Show numbers from 0 in the colours of these names; or from -highest, where there are three."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
+
+    # So few shades that 64 colours suffice for three such maps and the letters.
+    shades = LinearSegmentedColormap.from_list("ours", [colors[name] for name in names], N=15)
+    axes.grid(visible=False)
+    if frame:
+        row, column, side = frame
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=colors["val"], linewidth=1.8))
+    return axes.imshow(array, cmap=shades, vmin=-highest if len(names) == 3 else 0, vmax=highest)
+
+
+def _small(axes, color, title="", label="", row=""):
+    """Axes without numbers."""
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color(color)
+    axes.set_title(title, fontsize=10, loc="center", pad=4)
+    axes.set_xlabel(label)
+    axes.set_ylabel(row)
 
 
-def _colormap(*colors):
-    from matplotlib.colors import LinearSegmentedColormap
+def _label(axes, title, x, y):
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
 
-    # So few shades that the 64 colours of a picture suffice for three such maps and the letters.
-    return LinearSegmentedColormap.from_list("ours", colors, N=15)
+
+def _scale(figure, shown, axes, label, extend="neither"):
+    bar = figure.colorbar(shown, ax=axes, label=label, extend=extend, shrink=0.8)
+    bar.ax.grid(visible=False)
+    bar.outline.set_visible(False)
+    return bar.ax
 
 
 def _filters(model, image, colors):
-    """A digit; the filters of the first layer; and what each of them makes of it."""
+    """A digit, the filters of the first layer, and their responses."""
     weight, bias = model.layers[0].weight, model.layers[0].bias
     response = np.maximum(conv2d(pixels(image[np.newaxis]), weight, bias=bias, layout="NHWC"), 0)[0]
     filters = weight.shape[-1]
     columns = min(COLUMNS, filters)
     bands = -(-filters // columns)
-    limit, highest = float(np.abs(weight).max()), float(response.max())
-    signed = _colormap(colors["val"], colors["page"], colors["train"])
-    ink, shade = _colormap(colors["page"], colors["ink"]), _colormap(colors["page"], colors["green"])
-    row, column, number = (int(index) for index in np.unravel_index(response.argmax(), response.shape))
+
+    limit = float(np.percentile(np.abs(weight), 95))  # one that few weights pass
+
+    def show(axes, number):
+        return _show(axes, weight[..., 0, number], limit, colors, "val", "page", "train")
+
+    def show_response(axes, number, **options):
+        return _show(axes, response[..., number], float(response.max()), colors, "page", "green", **options)
+
+    row, column, best = (int(index) for index in np.unravel_index(response.argmax(), response.shape))
     with canvas(colors, 2.3 + 1.75 * bands) as (figure, png):
         top, bottom = figure.subfigures(2, 1, height_ratios=[2.3, 1.75 * bands])
-        digit, one, made = top.subplots(1, 3, width_ratios=[1, 1, 1])
-        digit.imshow(image, cmap=ink, vmin=0, vmax=255)
-        digit.add_patch(_frame(column, row, KERNEL, colors["val"]))
-        weights = one.imshow(weight[..., 0, number], cmap=signed, vmin=-limit, vmax=limit)
-        responses = made.imshow(response[..., number], cmap=shade, vmin=0, vmax=highest)
-        made.add_patch(_frame(column, row, 1, colors["val"]))
-        for axes, title, words in (
-            (digit, "A digit", "column, in pixels"), (one, f"Filter {number + 1}", "column in the window"),
-            (made, "Its response", "column of the window"),
-        ):
-            axes.set_title(title)
-            axes.set_xlabel(words)
-            axes.set_ylabel(words.replace("column", "row"))
-            axes.grid(visible=False)
-        for axes, shown, label in ((one, weights, "weight"), (made, responses, "response")):
-            bar = top.colorbar(shown, ax=axes, label=label, shrink=0.75)
-            bar.ax.grid(visible=False)
-            bar.outline.set_visible(False)
+        digit, one, made = top.subplots(1, 3)
+        _show(digit, image, 255, colors, "page", "ink", frame=(row, column, KERNEL))
+        _label(digit, "A digit", "column, in pixels", "row, in pixels")
+        _scale(top, show(one, best), one, "weight", "both")
+        _label(one, f"Filter {best + 1}", "column in the window", "row in the window")
+        _scale(top, show_response(made, best, frame=(row, column, 1)), made, "response")
+        _label(made, "Its response", "column of the window", "row of the window")
         every = bottom.subplots(2 * bands, columns, squeeze=False)
-        for axes in every.flat:
-            _bare(axes)
-        for number in range(filters):
-            band, column = divmod(number, columns)
-            above, below = every[2 * band : 2 * band + 2, column]
-            above.imshow(weight[..., 0, number], cmap=signed, vmin=-limit, vmax=limit)
-            below.imshow(response[..., number], cmap=shade, vmin=0, vmax=highest)
-            above.set_title(f"{number + 1}", fontsize=9, weight="normal", loc="center", pad=3)
-            for axes, words in ((above, "filter"), (below, "response")):
-                axes.spines[:].set_visible(True)
-                axes.spines[:].set_color(colors["grid"])
-                if not column:
-                    axes.set_ylabel(words, fontsize=9)
+        for number, (band, column) in enumerate(np.ndindex(bands, columns)):
+            for axes, draw_one, words in zip(every[2 * band :, column], (show, show_response), ("filter", "response"), strict=False):
+                _small(axes, colors["grid"], number + 1 if words == "filter" else "", row="" if column else words)
+                if number < filters:
+                    draw_one(axes, number)
     return png.getvalue()
 
 
-def _frame(left, top, side, color):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=color, linewidth=1.8)
-
-
 def _epochs(metrics, colors):
-    """Loss and accuracy after every epoch."""
     from matplotlib.ticker import MaxNLocator
 
     epochs = np.arange(1, len(metrics["train_loss"]) + 1)
     with canvas(colors, 3.4) as (figure, png):
         left, right = figure.subplots(1, 2)
         left.plot(epochs, metrics["train_loss"], color=colors["train"], marker="o", markersize=4, label="training, with dropout")
-        left.plot(epochs, metrics["test_loss"], color=colors["val"], marker="s", markersize=4, linestyle=(0, (5, 1.5)), label="test")
-        left.set_title("Loss")
-        left.set_ylabel("cross-entropy in nats")
+        left.plot(epochs, metrics["test_loss"], color=colors["val"], label="test", **TEST)
+        _label(left, "Loss", "epochs", "cross-entropy in nats")
         left.set_ylim(bottom=0)
         left.legend()
-        right.plot(epochs, 100 * np.array(metrics["accuracy_by_epoch"]), color=colors["val"], marker="s", markersize=4,
-                   linestyle=(0, (5, 1.5)))
-        right.set_title("Test digits read right")
-        right.set_ylabel("accuracy in %")
+        right.plot(epochs, 100 * np.array(metrics["accuracy_by_epoch"]), color=colors["val"], **TEST)
+        _label(right, "Test digits read right", "epochs", "accuracy in %")
         for axes in (left, right):
-            axes.set_xlabel("epochs")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
             axes.set_xlim(0.5, len(epochs) + 0.5)
     return png.getvalue()
 
 
 def _confusion(counts, colors):
-    """How often each digit got each answer; what is right has no colour, or one would see nothing else."""
+    """How often each digit got each answer; only mistakes have a colour, or one would not see them."""
     wrong = counts * ~np.eye(CLASSES, dtype=bool)
     highest = max(int(wrong.max()), 1)
     with canvas(colors, 5.6) as (figure, png):
         axes = figure.subplots()
-        shown = axes.imshow(wrong, cmap=_colormap(colors["page"], colors["val"]), vmin=0, vmax=highest)
-        for digit, answer in np.ndindex(counts.shape):
+        shown = _show(axes, wrong, highest, colors, "page", "val")
+        for digit, answer in np.argwhere(counts):
             right = digit == answer
-            if right or counts[digit, answer]:
-                color = "soft" if right else "ink" if wrong[digit, answer] < 0.6 * highest else "page"
-                axes.text(answer, digit, f"{counts[digit, answer]:,}", ha="center", va="center", fontsize=9,
-                          color=colors[color], weight="normal" if right else "bold")
+            color = "soft" if right else "ink" if wrong[digit, answer] < 0.6 * highest else "page"
+            axes.text(answer, digit, f"{counts[digit, answer]:,}", ha="center", va="center", fontsize=9, color=colors[color],
+                      weight="normal" if right else "bold")
         axes.set_xticks(range(CLASSES))
         axes.set_yticks(range(CLASSES))
-        axes.set_xlabel("what the network says")
-        axes.set_ylabel("what it is")
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(True)
-        axes.spines[:].set_color(colors["grid"])
-        bar = figure.colorbar(shown, label="mistakes", shrink=0.8)
-        bar.ax.grid(visible=False)
-        bar.outline.set_visible(False)
-        bar.ax.yaxis.get_major_locator().set_params(integer=True)
+        _label(axes, "", "what the network says", "what it is")
+        _scale(figure, shown, axes, "mistakes").yaxis.get_major_locator().set_params(integer=True)
     return png.getvalue()
 
 
 def _mistakes(mistakes, images, colors):
-    """The surest mistakes."""
     rows, columns = MISTAKES
-    rows = min(rows, -(-len(mistakes) // columns))
-    with canvas(colors, 0.2 + 1.55 * rows) as (figure, png):
+    rows = max(1, min(rows, -(-len(mistakes) // columns)))
+    with canvas(colors, 0.2 + 1.6 * rows) as (figure, png):
         every = figure.subplots(rows, columns, squeeze=False)
         for axes in every.flat:
-            _bare(axes)
+            _small(axes, colors["page"])
         for axes, found in zip(every.flat, mistakes, strict=False):
-            axes.imshow(images[found["image"]], cmap=_colormap(colors["page"], colors["ink"]), vmin=0, vmax=255)
-            axes.set_title(f"says {found['answer']}, {_percent(found['confidence'])}", fontsize=10, loc="center", pad=4)
-            axes.set_xlabel(f"is {found['digit']}", fontsize=10)
+            _small(axes, colors["page"], f"says {found['answer']}, {found['confidence']:.1%}", f"is {found['digit']}")
+            _show(axes, images[found["image"]], 255, colors, "page", "ink")
     return png.getvalue()
-
-
-def _percent(confidence):
-    return f"{100 * confidence:.1f} %" if confidence > 0.99 else f"{100 * confidence:.0f} %"

@@ -15,10 +15,8 @@ BATCH = 500  # images that are asked about at a time
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large the network is; what else it is, `layers` tells."""
-
     filters: tuple = (16, 32)  # of the two CONV layers
-    units: int = 128  # of the FC layer between
+    units: int = 128  # of the first FC layer
 
 
 def layers(size):
@@ -32,34 +30,33 @@ def layers(size):
 
 
 def build(size, seed=0):
-    """The network with random weights."""
     return nn.Sequential(layers(size), input_shape=(SIDE, SIDE, 1), seed=seed)
 
 
 def pixels(images):
-    """Images (n, 28, 28) of numbers from 0, the paper, to 255, the ink, as the network takes them."""
+    """Images (n, 28, 28), 0 to 255, as the network takes them."""
     return (images / np.float32(255)).astype(np.float32, copy=False)[..., np.newaxis]
 
 
 def probabilities(scores):
-    """Softmax, in float64: a number for each class, which add up to 1."""
+    """Softmax, in float64."""
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True), dtype=np.float64)
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def save(path, model, size, facts):
-    """Write the network to a file that appears whole or not at all; `facts` are kept beside the weights."""
-    made = {"size": dataclasses.asdict(size), "layers": [repr(layer) for layer in model.layers]}
+    """Write the network, with `facts` beside it, to a file that appears whole or not at all."""
+    made = dataclasses.asdict(size) | {"layers": [repr(layer) for layer in model.layers]}
     nn.save_checkpoint(path, dict(model.parameters()), {"classifier": made, **facts})
 
 
 def load(path):
-    """Read the network from a file that ``im2colx experiment classifier`` wrote.
+    """Read the network that ``im2colx experiment classifier`` trained.
 
     Parameters
     ----------
     path : path-like
-        ``classifier.npz``.
+        Of ``classifier.npz``.
 
     Returns
     -------
@@ -75,9 +72,9 @@ def load(path):
     arrays, facts = nn.load_checkpoint(path)
     try:
         made = facts["classifier"]
-        model = build(Size(tuple(made["size"]["filters"]), made["size"]["units"]))
+        model = build(Size(tuple(made["filters"]), made["units"]))
         if made["layers"] != [repr(layer) for layer in model.layers]:
-            raise ValueError(f"its layers are {', '.join(made['layers'])}")  # noqa: TRY301
+            raise ValueError(f"its layers are {', '.join(made['layers'])}")
         model.set_weights([arrays[name] for name, _ in model.parameters()])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold the network of im2colx experiment classifier: {error}") from error
@@ -92,18 +89,18 @@ def classify(model, images):
     model : im2colx.nn.Sequential
         As `load` gives it.
     images : array_like, (28, 28) or (n, 28, 28)
-        Numbers from 0, the paper, to 255, the ink: images of MNIST, or what `read_picture` makes of others.
+        From 0, paper, to 255, ink: digits of MNIST, or what `read_picture` gives.
 
     Returns
     -------
-    digit : int, or ndarray of int, shape (n,)
-    confidence : float, or ndarray of float, shape (n,)
-        The share of the softmax output that the digit has, from 0.1 to 1.
+    digit : int, or ndarray of int, (n,)
+    confidence : float, or ndarray of float, (n,)
+        The digit's softmax output, 0.1 to 1.
 
     Raises
     ------
     TypeError, ValueError
-        If `images` has another shape, holds no numbers, or numbers that are not from 0 to 255.
+        If `images` has another shape, or holds anything but numbers from 0 to 255.
 
     Examples
     --------
@@ -111,10 +108,8 @@ def classify(model, images):
 
     >>> import numpy as np
     >>> from im2colx.experiments.classifier import classify, network
-    >>> model = network.build(network.Size())
-    >>> digits, confidence = classify(model, np.zeros((3, 28, 28)))
-    >>> digits, confidence.round(3)
-    (array([0, 0, 0]), array([0.1, 0.1, 0.1]))
+    >>> classify(network.build(network.Size()), np.zeros((28, 28)))
+    (0, 0.1)
     """
     images = np.asarray(images)
     if images.dtype.kind not in "biuf":

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from im2colx._extras import require_matplotlib
+
 from .network import SIDE
 
 BOX = 20  # pixels: the longer side of a digit
@@ -9,7 +11,7 @@ FAINT = 0.2  # of the darkest ink: what is less counts as paper
 
 
 def read_picture(path):
-    """Read a picture of one digit, of any size and kind that Pillow knows.
+    """Read a picture of one digit: of any size, dark ink on light paper or light on dark.
 
     Parameters
     ----------
@@ -18,23 +20,19 @@ def read_picture(path):
     Returns
     -------
     ndarray of uint8, shape (28, 28)
-        As `classify` takes it: 0 is the paper, 255 the ink.
+        As `classify` takes it.
 
     Raises
     ------
-    OSError
-        If the file cannot be read, or is no picture.
-    ValueError
-        If there is nothing but paper in it.
+    OSError, ValueError
+        If the file cannot be read, is no picture, or shows nothing.
     ImportError
         Without Pillow, which the extra "experiment" brings.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("a picture is read by Pillow, which is not installed: pip install 'im2colx[experiment]'") from error
-    with Image.open(path) as picture:
-        # What is transparent is paper: put on white.
+    require_matplotlib()  # which brings Pillow
+    from PIL import Image
+
+    with Image.open(path) as picture:  # what is transparent is put on white
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")).convert("L")
     try:
         return like_mnist(picture)
@@ -43,7 +41,7 @@ def read_picture(path):
 
 
 def like_mnist(picture):
-    """Bring a grey picture of Pillow's to MNIST's form, as the authors of MNIST did it with theirs."""
+    """A grey picture of Pillow's in the form that MNIST's authors gave theirs."""
     from PIL import Image
 
     grey = np.asarray(picture, np.float64)
@@ -56,8 +54,7 @@ def like_mnist(picture):
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(BOX * side / max(ink.shape))) for side in ink.shape)
-    small = Image.fromarray((255 * ink).astype(np.uint8)).resize((width, height), Image.Resampling.BOX)
-    small = np.asarray(small)
+    small = np.asarray(Image.fromarray((255 * ink).astype(np.uint8)).resize((width, height), Image.Resampling.BOX))
     image = np.zeros((SIDE, SIDE), np.uint8)
     top, left = (
         min(max(round(SIDE / 2 - np.average(np.arange(side), weights=small.sum(axis=1 - axis))), 0), SIDE - side)

@@ -18,10 +18,10 @@ CHECKPOINT = "network.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides the numbers of a run, together with the digits.
+    """What decides the numbers of a run.
 
-    The number of epochs is fixed.  It was chosen, as dropout and the numbers of filters were, by how well networks trained on
-    the first 50,000 of the training images read the other 10,000; no test image had a say in it.
+    Epochs, dropout and filters were chosen by how well networks trained on the first 50,000 of the training images read
+    the other 10,000; no test image had a say.
     """
 
     epochs: int = 12
@@ -30,23 +30,20 @@ class Settings:
     size: Size = Size()
 
     def settled(self, available):
-        """These settings with a number for None, where so many training images are available."""
         return dataclasses.replace(self, images=available if self.images is None else self.images)
 
 
 class Trained(NamedTuple):
-    """What came out of the training."""
-
     model: nn.Sequential
     history: dict  # as `nn.Trainer.history`
     weights: list  # after every epoch, each as `nn.Sequential.set_weights` takes it
 
 
 def train(settings, digits, *, checkpoint=None, checkpoint_seconds=None, resume=False, show=True):
-    """Train the network; options as of `nn.Trainer.fit`.  No test image is looked at."""
+    """Train the network; options as of `nn.Trainer.fit`.  No test image has a say."""
     model = build(settings.size, settings.seed)
     names = tuple(name for name, _ in model.parameters())
-    # The weights of every epoch are kept, also in the checkpoint: what they are worth is asked when all is over.
+    # The weights of every epoch are kept: what they are worth is asked when all is over.
     trainer = nn.Trainer(model, nn.SoftmaxCrossEntropy(), nn.Adam(lr=LEARNING_RATE), seed=settings.seed, trace=names)
     trainer.fit(
         pixels(digits.train_images[: settings.images]), digits.train_labels[: settings.images], settings.epochs, TRAINING_BATCH,
@@ -56,13 +53,7 @@ def train(settings, digits, *, checkpoint=None, checkpoint_seconds=None, resume=
 
 
 def examine(settings, digits, trained, *, show=True):
-    """Have the network read the test images: after every epoch, in the end, and with its first layer swapped.
-
-    Returns
-    -------
-    dict
-        Numbers alone, as in ``classifier.json``.
-    """
+    """Have the network read the test images: as of every epoch, and swapped.  Returns numbers, as in ``classifier.json``."""
     images, labels = pixels(digits.test_images), digits.test_labels
     with _run.Progress(len(trained.weights) + len(swap.FORMS), show) as progress:
         progress.part("reading the test digits")
@@ -78,8 +69,8 @@ def examine(settings, digits, trained, *, show=True):
         swaps = {}
         for form, words in swap.FORMS.items():
             progress.part(f"reading them with an FC layer {words}")
-            model, facts = swap.swapped(layers(settings.size), trained.model, form)
-            swaps[form] = facts | swap.compare(scores, model.predict(images, BATCH), labels)
+            model = swap.swapped(layers(settings.size), trained.model, form)
+            swaps[form] = {"weights": model.layers[1].weight.size, **swap.compare(scores, model.predict(images, BATCH), labels)}
             progress.step()
     answers = scores.argmax(axis=1)
     return {
@@ -96,13 +87,13 @@ def examine(settings, digits, trained, *, show=True):
 
 
 def confusion(labels, answers):
-    """How often a digit (row) got an answer (column), as lists."""
+    """How often a digit (row) got an answer (column)."""
     counts = np.bincount(labels.astype(np.intp) * CLASSES + answers, minlength=CLASSES**2)
     return counts.reshape(CLASSES, CLASSES).tolist()
 
 
 def mistakes(labels, found):
-    """The images that were read wrong, the surest mistake first."""
+    """What was read wrong, the surest mistake first."""
     answers, confidence = found.argmax(axis=1), found.max(axis=1)
     wrong = np.flatnonzero(answers != labels)
     return [
@@ -112,10 +103,10 @@ def mistakes(labels, found):
 
 
 def nearest_mean(digits, count):
-    """How many of the test images the plainest rule reads right, which looks for the nearest of ten mean images."""
+    """The accuracy of the plainest rule, which looks for the nearest of ten mean images."""
     images, labels = digits.train_images[:count], digits.train_labels[:count]
     seen = np.unique(labels)
     means = np.stack([images[labels == digit].mean(axis=0, dtype=np.float64).ravel() for digit in seen])
     test = digits.test_images.reshape(len(digits.test_images), -1).astype(np.float64)
-    squares = (means**2).sum(axis=1) - 2 * test @ means.T  # of the distances, but for what all have in common
+    squares = (means**2).sum(axis=1) - 2 * test @ means.T  # of distances, but for what all have in common
     return float(np.mean(seen[squares.argmin(axis=1)] == digits.test_labels))

@@ -3,14 +3,14 @@
 from ..verdict import Verdict
 from .swap import FORMS
 
-# A score is a sum of some hundred products in float32, each rounded to 6e-8: scores may differ by this share of the largest.
+# Of the largest score; each is a sum of some hundred products, rounded to 6e-8.
 ROUNDING = 1e-5
 
 FULL, GOAL = 60_000, 0.988  # what the network must read right when it has seen so many images
 
 
 def judge(metrics):
-    """Return a dict of `Verdict` by claim, from what is in ``classifier.json``."""
+    """A dict of `Verdict` by claim, from what is in ``classifier.json``."""
     return {"reads": _reads(metrics), "swap": _swap(metrics)}
 
 
