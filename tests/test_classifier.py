@@ -1,6 +1,7 @@
 """The classifier: its parts by hand, the swap of its first layer, pictures of one's own, and the command, whole and resumed."""
 
 import functools
+import html
 import json
 import os
 import re
@@ -30,7 +31,7 @@ def trained(digits):
     # Without test images: the training has no use for them.  In small batches so few images make steps enough.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "TRAINING_BATCH", 10)
-        return study.train(SETTINGS, digits._replace(test_images=None, test_labels=None), show=False)
+        return study.train(SETTINGS, digits._replace(test_images=None, test_labels=None), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +110,8 @@ def test_what_is_no_such_network_is_refused(tmp_path):
     network.save(path, model, network.Size((4, 8), 25), {})
     with pytest.raises(ValueError, match="does not hold"):
         classifier.load(path)
-    network.save(path, nn.Sequential([nn.Dense(10)], input_shape=(784,)), SMALL, {})
-    with pytest.raises(ValueError, match="its layers are Dense"):
+    network.save(path, model, SMALL, {"classifier": 2})
+    with pytest.raises(ValueError, match="its form is 2, not 1"):
         classifier.load(path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match="cut off"):
@@ -149,7 +150,7 @@ def test_it_learns(results, trained):
     assert len(results["train_loss"]) == len(results["test_loss"]) == len(results["accuracy_by_epoch"]) == 3
     assert results["accuracy_by_epoch"][-1] == results["accuracy"] > 0.7
     assert results["accuracy_by_epoch"][0] < results["accuracy"]
-    assert results["train_loss"] == trained.history["train_loss"]
+    assert results["train_loss"] == trained[1]["train_loss"]
     assert results["test_loss"][-1] < results["test_loss"][0]
 
 
@@ -187,7 +188,7 @@ def test_nearest_mean_by_definition(digits):
 
 def test_equal_seeds_give_equal_numbers(digits, monkeypatch):
     def losses(seed):
-        return study.train(study.Settings(1, 300, seed, SMALL), digits, show=False).history["train_loss"]
+        return study.train(study.Settings(1, 300, seed, SMALL), digits, progress=False)[1]["train_loss"]
 
     assert losses(1) == losses(1) != losses(2)
     monkeypatch.setattr(study, "build", lambda size, seed: network.build(size))
@@ -324,12 +325,11 @@ def test_files_of_a_run(command, digits, trained, results, tmp_path, monkeypatch
     Image.fromarray(drawn(digits.test_images[right], 255, 0)).save(tmp_path / "my-digit.png")
     monkeypatch.chdir(tmp_path)
     lines = report.code(tmp_path)
-    assert all(f"<span>{line}</span>" in page.replace("&#x27;", "'") for line in lines)
-    exec("\n".join(lines), {})
-    digit, confidence = capsys.readouterr().out.split()
-    assert int(digit) == digits.test_labels[right] and 0.1 < float(confidence) <= 1
-    for line in report.code("im2colx-classifier")[:-1]:
-        assert f"    {line}\n".replace("'", '"') in classifier.__doc__
+    assert all(f"<span>{line}</span>" in html.unescape(page) for line in lines)
+    names = {}
+    exec("\n".join(lines), names)
+    assert names["digit"] == digits.test_labels[right] and 0.1 < names["confidence"] <= 1
+    assert len(lines) == 4 and str(tmp_path) in lines[1]
 
 
 def test_without_mistakes_there_is_an_empty_figure():

@@ -111,9 +111,9 @@ def test_memory_is_used_again_in_training_and_not_otherwise():
     (lambda: nn.Sequential([nn.MaxPool2D(2)], input_shape=(28, 28)), ValueError,
      r"layer 0 \(MaxPool2D\): MaxPool2D takes samples of shape \(H, W, C\), but gets \(28, 28\)"),
     (lambda: nn.Sequential([nn.MaxPool2D(3)], input_shape=(4, 1, 8)), ValueError,
-     r"size is \(3, 3\), but samples of \(H, W, C\) = \(4, 1, 8\) have only 1 column"),
+     r"size is \(3, 3\), but the samples are smaller: \(H, W, C\) is \(4, 1, 8\)"),
     (lambda: nn.Sequential([nn.MaxPool2D((5, 2), layout="NCHW")], input_shape=(8, 4, 9)), ValueError,
-     r"size is \(5, 2\), but samples of \(C, H, W\) = \(8, 4, 9\) have only 4 rows"),
+     r"size is \(5, 2\), but the samples are smaller: \(C, H, W\) is \(8, 4, 9\)"),
 ])
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):

@@ -65,8 +65,7 @@ class MaxPool2D(Layer):
         for along in (self._rows, self._columns):
             axis = along.axis - 1
             if shape[axis] < along.size:
-                raise ValueError(f"size is {self.size}, but samples of {letters} = {input_shape} have only {shape[axis]}"
-                                 f" {'row' if along is self._rows else 'column'}{'s' * (shape[axis] != 1)}")
+                raise ValueError(f"size is {self.size}, but the samples are smaller: {letters} is {input_shape}")
             shape[axis] = along.outputs(shape[axis])
         return tuple(shape)
 

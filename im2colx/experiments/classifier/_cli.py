@@ -11,12 +11,12 @@ from .verdict import judge
 
 NAME = "experiment classifier"
 DESCRIPTION = """\
-Train a CONV network to read handwritten digits, and have it read the test digits, which it has never seen.  Then swap
-its first CONV layer for an FC layer, and have it read them again.
+Train a CONV network to read handwritten digits, and count what it reads right of those that it has never seen.  Then swap
+its first CONV layer for an FC layer, and count again.
 
 Writes into the folder --out, each file whole or not at all:
   classifier.html   what was shown, with figures; opens in any browser, needs no network
-  classifier.npz    the trained network: im2colx.experiments.classifier reads it, and digits of your own with it
+  classifier.npz    the trained network; im2colx.experiments.classifier loads it and reads your own digits with it
   classifier.json   settings, and all numbers
   classifier_*.png  the figures
 
@@ -60,8 +60,11 @@ def _classifier(args):
     print(f"Digits: {digits.source['name']}. Training on {settings.images:,} of them, {in_epochs(settings.epochs)}.", flush=True)
     if args.resume and not resuming:
         print(f"No checkpoint in {checkpoints.folder}: starting with the first epoch.", flush=True)
-    keeping = {"checkpoint": checkpoints.folder / study.CHECKPOINT, "checkpoint_seconds": args.checkpoint_seconds}
-    trained = study.train(settings, digits, **keeping, resume=resuming)
+    trained = study.train(
+        settings, digits, checkpoint=checkpoints.folder / study.CHECKPOINT, checkpoint_seconds=args.checkpoint_seconds,
+        resume=resuming,
+    )  # fmt: skip
+    model = trained[0]
     metrics = {
         "settings": {
             **{name: getattr(settings, name) for name in ("epochs", "images", "seed")},
@@ -74,9 +77,9 @@ def _classifier(args):
         },
         **study.examine(settings, digits, trained),
     }
-    light, dark = (figures.draw(metrics, trained.model, digits.test_images, dark=dark) for dark in (False, True))
-    page = report.build(metrics, trained.model, light, dark)
-    network.save(args.out / "classifier.npz", trained.model, settings.size, {"settings": metrics["settings"]})
+    light, dark = (figures.draw(metrics, model, digits.test_images, dark=dark) for dark in (False, True))
+    page = report.build(metrics, model, light, dark)
+    network.save(args.out / "classifier.npz", model, settings.size, {"settings": metrics["settings"]})
     # The numbers last, so that where they are new, so is all else.
     _run.write(args.out, light | {"classifier.html": page, "classifier.json": json.dumps(metrics, indent=1) + "\n"})
     checkpoints.remove()

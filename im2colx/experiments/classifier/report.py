@@ -5,6 +5,7 @@ import math
 
 from .. import _page
 from ..verdict import in_epochs
+from . import __doc__ as DOC
 from . import study
 from .figures import MISTAKES
 from .network import DROPOUT, KERNEL, SIDE
@@ -50,12 +51,12 @@ def build(metrics, model, light, dark):
         verdicts=_page.cards({verdict.title: verdict for verdict in judge(metrics).values()}),
         side=SIDE,
         kernel=KERNEL,
-        layers=_layers(model),
+        layers=_block(model.summary().splitlines()),
         batch=study.TRAINING_BATCH,
         epochs=settings["epochs"],
         swaps=_swaps(metrics, model),
         largest=f"{max(found['largest'] for found in metrics['swap'].values()):.3g}",
-        code="\n".join(f"<span>{html.escape(line)}</span>" for line in code(settings["out"])),
+        code=_block([*code(settings["out"]), "print(digit, confidence)"]),
         box=BOX,
         **numbers,
         **{f"{name}_figure": picture for name, picture in pictures.items()},
@@ -64,37 +65,17 @@ def build(metrics, model, light, dark):
 
 
 def code(out):
-    """The lines that have the network read a picture."""
-    return [
-        "from im2colx.experiments import classifier",
-        f"model = classifier.load({f'{out}/classifier.npz'!r})",
-        "image = classifier.read_picture('my-digit.png')",
-        "digit, confidence = classifier.classify(model, image)",
-        "print(digit, confidence)",
-    ]
+    """The lines that have the network in the folder `out` read a picture."""
+    lines = [line.strip() for line in DOC.splitlines() if line.startswith("    ")]
+    return [line.replace('"im2colx-classifier/classifier.npz"', repr(f"{out}/classifier.npz")) for line in lines]
 
 
-def _times(shape):
-    return " × ".join(f"{size:,}" for size in shape)
+def _block(lines):
+    return "\n".join(f"<span>{html.escape(line)}</span>" for line in lines)
 
 
 def _row(*cells):
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-# ReLU and dropout change no shape, and Flatten nothing else.
-_LAYERS = {"Conv2D": f"convolution, {KERNEL} × {KERNEL}", "MaxPool2D": "max pooling, 2 × 2", "Dense": "fully connected"}
-
-
-def _layers(model):
-    rows = [_row("image", _times(model.input_shape[:2]), "")]
-    shape = model.input_shape
-    for layer in model.layers:
-        shape = layer.output_shape(shape)
-        name, weights = _LAYERS.get(type(layer).__name__), sum(array.size for _, array in layer.parameters())
-        if name:
-            rows.append(_row(name, _times(shape), f"{weights:,}" if weights else ""))
-    return "\n".join([*rows, _row("together", "", f"{model.num_parameters:,}")])
 
 
 def _swaps(metrics, model):

@@ -1,7 +1,6 @@
 """The study: train the network, have it read digits that it has never seen, swap its first layer, and have it read again."""
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,49 +32,46 @@ class Settings:
         return dataclasses.replace(self, images=available if self.images is None else self.images)
 
 
-class Trained(NamedTuple):
-    model: nn.Sequential
-    history: dict  # as `nn.Trainer.history`
-    weights: list  # after every epoch, each as `nn.Sequential.set_weights` takes it
+def train(settings, digits, **options):
+    """Train the network, with options of `nn.Trainer.fit`.  No test image has a say.
 
-
-def train(settings, digits, *, checkpoint=None, checkpoint_seconds=None, resume=False, show=True):
-    """Train the network; options as of `nn.Trainer.fit`.  No test image has a say."""
+    Returns the model, its history, and the weights after every epoch, in whose list each is as `set_weights` takes it.
+    """
     model = build(settings.size, settings.seed)
     names = tuple(name for name, _ in model.parameters())
     # The weights of every epoch are kept: what they are worth is asked when all is over.
     trainer = nn.Trainer(model, nn.SoftmaxCrossEntropy(), nn.Adam(lr=LEARNING_RATE), seed=settings.seed, trace=names)
     trainer.fit(
         pixels(digits.train_images[: settings.images]), digits.train_labels[: settings.images], settings.epochs, TRAINING_BATCH,
-        progress=show, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, resume=resume, label="training",
+        label="training", **options,
     )  # fmt: skip
-    return Trained(model, trainer.history, list(zip(*(trainer.trace[name] for name in names), strict=True)))
+    return model, trainer.history, list(zip(*(trainer.trace[name] for name in names), strict=True))
 
 
 def examine(settings, digits, trained, *, show=True):
     """Have the network read the test images: as of every epoch, and swapped.  Returns numbers, as in ``classifier.json``."""
-    images, labels = pixels(digits.test_images), digits.test_labels
-    with _run.Progress(len(trained.weights) + len(swap.FORMS), show) as progress:
+    (model, history, by_epoch), images, labels = trained, pixels(digits.test_images), digits.test_labels
+    with _run.Progress(len(by_epoch) + len(swap.FORMS), show) as progress:
         progress.part("reading the test digits")
         test_loss, accuracy = [], []
         other = build(settings.size)
-        for weights in trained.weights:
+        for weights in by_epoch:
             other.set_weights(list(weights))
             scores = other.predict(images, BATCH)
             test_loss.append(nn.SoftmaxCrossEntropy().value(scores, labels))
             accuracy.append(float(np.mean(scores.argmax(axis=1) == labels)))
             progress.step()
-        scores = trained.model.predict(images, BATCH)
+        scores = model.predict(images, BATCH)
         swaps = {}
         for form, words in swap.FORMS.items():
             progress.part(f"reading them with an FC layer {words}")
-            model = swap.swapped(layers(settings.size), trained.model, form)
-            swaps[form] = {"weights": model.layers[1].weight.size, **swap.compare(scores, model.predict(images, BATCH), labels)}
+            other = swap.swapped(layers(settings.size), model, form)
+            swaps[form] = {"weights": other.layers[1].weight.size, **swap.compare(scores, other.predict(images, BATCH), labels)}
             progress.step()
     answers = scores.argmax(axis=1)
     return {
-        "train_loss": trained.history["train_loss"],
-        "epoch_seconds": trained.history["epoch_seconds"],
+        "train_loss": history["train_loss"],
+        "epoch_seconds": history["epoch_seconds"],
         "test_loss": test_loss,
         "accuracy_by_epoch": accuracy,
         "accuracy": float(np.mean(answers == labels)),
@@ -106,7 +102,7 @@ def nearest_mean(digits, count):
     """The accuracy of the plainest rule, which looks for the nearest of ten mean images."""
     images, labels = digits.train_images[:count], digits.train_labels[:count]
     seen = np.unique(labels)
-    means = np.stack([images[labels == digit].mean(axis=0, dtype=np.float64).ravel() for digit in seen])
-    test = digits.test_images.reshape(len(digits.test_images), -1).astype(np.float64)
-    squares = (means**2).sum(axis=1) - 2 * test @ means.T  # of distances, but for what all have in common
+    means = np.stack([images[labels == digit].mean(axis=0).ravel() for digit in seen])
+    test = digits.test_images.reshape(-1, means.shape[1])
+    squares = (means**2).sum(axis=1) - test @ (2 * means.T)  # of distances, but for what all have in common
     return float(np.mean(seen[squares.argmin(axis=1)] == digits.test_labels))
