@@ -1,6 +1,7 @@
 """The report of the study: ``body.html`` with the numbers and figures of a run."""
 
 import html
+import json
 import math
 
 from .. import _page
@@ -21,7 +22,8 @@ _CAPTIONS = {
     "epochs": (
         "Loss says how wrong the answers are; 0 would be right and sure. On the training digits it is the mean over the epoch, "
         "while half of what was found is left out at random (dropout), which makes learning harder and the network better. "
-        "The {test} test digits were read when training was over, with the weights that each epoch had left."
+        "The {test} test digits were read when training was over, with the weights that each epoch had left; the number of "
+        "epochs was fixed before."
     ),
     "confusion": (
         "How many of the {test} test digits got which answer. On the diagonal it is right; the colour shows mistakes only."
@@ -67,7 +69,7 @@ def build(metrics, model, light, dark):
 def code(out):
     """The lines that have the network in the folder `out` read a picture."""
     lines = [line.strip() for line in DOC.splitlines() if line.startswith("    ")]
-    return [line.replace('"im2colx-classifier/classifier.npz"', repr(f"{out}/classifier.npz")) for line in lines]
+    return [line.replace('"im2colx-classifier/classifier.npz"', json.dumps(f"{out}/classifier.npz")) for line in lines]
 
 
 def _block(lines):
