@@ -209,7 +209,7 @@ def judged(accuracy=0.99, images=60000, **swapped):
 @pytest.mark.parametrize(("given", "claim", "ok", "text"), [
     ({}, "reads", True, "reads 9,900 right: 99.00%. Of its 100 mistakes, 1 it made with more than 90%"),
     ({"accuracy": 0.9879}, "reads", False, "At least 98.8% was to be expected"),
-    ({"accuracy": 0.95, "images": 4000}, "reads", True, "learned from 4,000 digits only; from 60,000, at least 98.8%"),
+    ({"accuracy": 0.95, "images": 4000}, "reads", True, "learned from 4,000 instead of 60,000 digits, from which 98.8%"),
     ({"accuracy": 0.8, "images": 4000}, "reads", False, "ten mean images, reads 80.0%"),
     ({}, "swap", True, "the same answer to every test digit, and scores that differ by at most 1e-05 (5e-07 of the largest"),
     ({}, "swap", True, "best score is 0.01 above the next, 1,000 times that difference"),
@@ -364,7 +364,7 @@ def test_interrupted_and_resumed(command, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         calls = []
         patch.setattr(nn.SoftmaxCrossEntropy, "value_and_grad", lambda self, *args: calls.append(1) or loss(self, *args))
-        patch.setattr(study, "examine", functools.partial(lambda count, *args: count.append(len(calls)) or examine(*args), trained))
+        patch.setattr(study, "examine", lambda *args: trained.append(len(calls)) or examine(*args))
         assert command(*words, "--out", out, "--resume") == 0
     assert trained == [2]  # batches: four of the six were behind
     assert "starting with the first epoch" not in capsys.readouterr().out

@@ -73,7 +73,8 @@ def test_by_default_windows_lie_side_by_side():
 
 
 def test_layers_around_it_work_in_place_without_harm():
-    layers = [nn.Conv2D(3, 2), nn.MaxPool2D(2), nn.ReLU(), nn.Conv2D(2, 2), nn.ReLU(), nn.MaxPool2D(2, 1), nn.Flatten(), nn.Dense(2)]
+    layers = [nn.Conv2D(3, 2), nn.MaxPool2D(2), nn.ReLU(), nn.Conv2D(2, 2), nn.ReLU(), nn.MaxPool2D(2, 1), nn.Flatten(),
+              nn.Dense(2)]
     model = nn.Sequential(layers, input_shape=(10, 10, 1), dtype="float64", seed=3)
     rng = np.random.default_rng(4)
     x, weighting = rng.standard_normal((2, 10, 10, 1)), rng.standard_normal((2, 2))

@@ -89,10 +89,12 @@ def _filters(model, image, colors):
         _label(made, "Its response", "column of the window", "row of the window")
         every = bottom.subplots(2 * bands, columns, squeeze=False)
         for number, (band, column) in enumerate(np.ndindex(bands, columns)):
-            for axes, draw_one, words in zip(every[2 * band :, column], (show, show_response), ("filter", "response"), strict=False):
-                _small(axes, colors["grid"], number + 1 if words == "filter" else "", row="" if column else words)
-                if number < filters:
-                    draw_one(axes, number)
+            above, below = every[2 * band : 2 * band + 2, column]
+            _small(above, colors["grid"], number + 1, row="" if column else "filter")
+            _small(below, colors["grid"], row="" if column else "response")
+            if number < filters:
+                show(above, number)
+                show_response(below, number)
     return png.getvalue()
 
 

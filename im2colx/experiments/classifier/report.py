@@ -83,7 +83,7 @@ def _row(*cells):
 def _swaps(metrics, model):
     rows = [_row("CONV", f"{model.layers[0].weight.size:,}", f"{metrics['accuracy']:.2%}", "", "")]
     rows += [
-        _row(f"FC, {form}", f"{found['weights']:,}", f"{found['accuracy']:.2%}", f"{found['differ']:,}", _page.number(found["gap"]))
+        _row(f"FC, {form}", f"{found['weights']:,}", f"{found['accuracy']:.2%}", found["differ"], _page.number(found["gap"]))
         for form, found in metrics["swap"].items()
     ]
     return "\n".join(rows)
@@ -95,7 +95,7 @@ def _settings(metrics):
         _page.digits_row(settings),
         ("images used", f"the first {settings['images']:,} for training, all {settings['test_images']:,} test images"),
         ("training", f"{in_epochs(settings['epochs'])}, fixed beforehand, batches of {study.TRAINING_BATCH}, Adam with learning "
-                     f"rate {study.LEARNING_RATE:g}, dropout {DROPOUT:g} before the first FC layer, float32; it took {seconds:.0f} s"),
+                     f"rate {study.LEARNING_RATE:g}, dropout {DROPOUT:g} before the first FC layer, float32, {seconds:.0f} s"),
         ("seed", settings["seed"]),
     ]  # fmt: skip
     return _page.table(rows + _page.surroundings_rows(settings))

@@ -23,13 +23,13 @@ def _reads(metrics):
         text += f"Of its {len(wrong):,} mistake{'s' * (len(wrong) != 1)}, {sure:,} it made with more than 90% confidence. "
     text += f"The plainest rule, which looks for the most similar of ten mean images, reads {plain:.1%}. "
     if settings["images"] >= FULL:
-        ok = accuracy >= GOAL
+        ok, title = accuracy >= GOAL, "It reads digits"
         if not ok:
             text += f"At least {GOAL:.1%} was to be expected. "
     else:
-        ok = accuracy > plain
-        text += f"It has learned from {settings['images']:,} digits only; from {FULL:,}, at least {GOAL:.1%} is to be expected. "
-    return Verdict(ok, "It reads digits" if ok else "It reads digits worse than it should", text.strip())
+        ok, title = accuracy > plain, "It reads better than the plainest rule"
+        text += f"It learned from {settings['images']:,} instead of {FULL:,} digits, from which {GOAL:.1%} is to be expected. "
+    return Verdict(ok, title if ok else "It reads worse than it should", text.strip())
 
 
 def _swap(metrics):
@@ -44,7 +44,7 @@ def _swap(metrics):
         else:
             size = ", which is rounding" if rounding else f", more than the {ROUNDING:g} that is rounding"
             scores = f"scores that differ by at most {found['gap']:.2g} ({relative:.1g} of the largest score{size})"
-        sentences.append(f"With an FC layer {FORMS[form]}, the network gives {answers}, and {scores}; accuracy {found['accuracy']:.2%}.")
+        sentences.append(f"With an FC layer {FORMS[form]}, it gives {answers}, and {scores}; accuracy {found['accuracy']:.2%}.")
     closest, gap = (pick(found[key] for found in metrics["swap"].values()) for pick, key in ((min, "closest"), (max, "gap")))
     if ok:
         times = f", {closest / gap:,.0f} times that difference" if 0 < gap < closest else ""
