@@ -33,7 +33,7 @@ def _reads(metrics):
 
 
 def _swap(metrics):
-    ok, sentences = True, []
+    ok, sentences = True, ["In the place of the first CONV layer came an FC layer."]
     for form, found in metrics["swap"].items():
         relative = found["gap"] / found["largest"]
         same, rounding = found["differ"] == 0, relative <= ROUNDING
@@ -44,7 +44,7 @@ def _swap(metrics):
         else:
             size = ", which is rounding" if rounding else f", more than the {ROUNDING:g} that is rounding"
             scores = f"scores that differ by at most {found['gap']:.2g} ({relative:.1g} of the largest score{size})"
-        sentences.append(f"With an FC layer {FORMS[form]}, it gives {answers}, and {scores}; accuracy {found['accuracy']:.2%}.")
+        sentences.append(f"With one {FORMS[form]}, the network gives {answers}, and {scores}; accuracy {found['accuracy']:.2%}.")
     closest, gap = (pick(found[key] for found in metrics["swap"].values()) for pick, key in ((min, "closest"), (max, "gap")))
     if ok:
         times = f", {closest / gap:,.0f} times that difference" if 0 < gap < closest else ""
