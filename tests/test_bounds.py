@@ -70,12 +70,20 @@ for shape in ((7, 13, 65), (5, 50, 20), (128, 50, 100), (300, 37, 33), (3, 2100,
         c = guarded(np.zeros((m, n), dtype), at_end)
         _core.gemm(a.T if ta else a, b.T if tb else b, c, 2)
         np.testing.assert_array_equal(c, (a.T if ta else a) @ (b.T if tb else b))
-for size in (1, 15, 100):
-    for at_end in (False, True):
-        x = guarded(small_integers(rng, size, "float32"), at_end)
-        kernels.relu(x, x)
-        state = [guarded(np.ones(size, "float32"), at_end) for _ in range(3)]
-        kernels.Pass("adam", 0.1, 0.9, 0.99, 1e-8).run(x, tuple(state), 2)
+PASSES = {"sgd": 1, "momentum": 2, "adam": 3, "relu": 1, "relu_gradient": 2}
+for (name, count), dtype, at_end in itertools.product(PASSES.items(), ("float32", "float64"), (False, True)):
+    made = kernels.Pass(name, 0.25, 0.5, 0.5, 1e-8)
+    for size in (1, 15, 100, 33_000):
+        made.run(guarded(small_integers(rng, size, dtype), at_end),
+                 tuple(guarded(np.ones(size, dtype), at_end) for _ in range(count)), 2)
+    for m, k, n in ((7, 13, 65), (300, 37, 33), (3, 2100, 21)) if name in ("sgd", "momentum", "adam") else ():
+        a, b = small_integers(rng, (k, m), dtype), small_integers(rng, (k, n), dtype)
+        state = [guarded(np.ones((m, n), dtype), at_end) for _ in range(count)]
+        # The workspace is as large as it says, too.
+        _core.gemm(guarded(a, at_end).T, guarded(b, at_end), state[0], 2, made, tuple(state[1:]),
+                   lambda size: guarded(np.empty(size, np.uint8), at_end))
+        if name == "sgd":
+            np.testing.assert_array_equal(state[0], 1 - 0.25 * (a.T @ b))
 print("untouched")
 """
 

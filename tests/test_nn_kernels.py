@@ -124,7 +124,7 @@ def test_a_step_along_a_product_is_the_step_along_its_value(shape, name, dtype, 
     p, q = (np.ones((m, n), dtype) for _ in range(2))
     for _ in range(2):
         a, b = rng.standard_normal((k, m)).astype(dtype).T, rng.standard_normal((k, n)).astype(dtype)
-        product = kernels.Product(a, b, kernels.Room())
+        product = kernels.Product(a, b, kernels.Room(), b.dtype)
         stored.step([("w", p)], [("w", product.into(np.empty((m, n), dtype)))])
         late.step([("w", q)], [("w", product)])
     assert p.tobytes() == q.tobytes() and not np.any(p == 1)

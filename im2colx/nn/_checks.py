@@ -105,6 +105,11 @@ def samples(name, value, shape):
     return array
 
 
+def keeps(thing, kind, *names):
+    """Whether `thing`, of the class `kind`, has what these names mean there: no subclass, nor itself, has another."""
+    return all(getattr(type(thing), name) is getattr(kind, name) and name not in vars(thing) for name in names)
+
+
 def plain(array, dtype):
     """`array` as `dtype`, C-contiguous and aligned; copied only where it is not so already."""
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

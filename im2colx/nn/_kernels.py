@@ -45,6 +45,9 @@ class Room:
     def __init__(self):
         self._arrays = {}
 
+    def __reduce__(self):
+        return Room, ()  # a copy, or what is pickled, begins empty: a copied array would not begin on a cache line
+
     def __call__(self, name, shape, dtype):
         """The array of that name, with arbitrary contents; the one handed out before under that name is overwritten."""
         size = math.prod(shape)
@@ -60,12 +63,16 @@ class Room:
 class Product:
     """A gradient that is not computed yet: ``left @ right``, of an optimizer's choice whole or step by step.
 
-    It is good until the next forward of the layer that made it.
+    It is good until the next forward of the layer that made it.  `dtype` is that of the array that it is for.
     """
 
-    def __init__(self, left, right, room):
+    def __init__(self, left, right, room, dtype):
         self.left, self.right, self.room = left, right, room
-        self.shape, self.dtype = (left.shape[0], right.shape[1]), right.dtype
+        self.shape, self.dtype = (left.shape[0], right.shape[1]), dtype
+
+    def suits(self, out):
+        """Whether C takes its factors, and `out` for it."""
+        return _suits_product(self.left, self.right, out)
 
     def into(self, out):
         """Compute it into `out`, which is returned."""
@@ -109,7 +116,10 @@ def sum_in(dtype, gradient, a, b, out, room):
 
 
 def step_along(gradient, step, out):
-    """Change the arrays `out` by the pass `step`, which reads a gradient; that of a `Product` is never in memory as a whole."""
+    """Change the arrays `out` by the pass `step`, which reads a gradient; a `Product` is never in memory as a whole.
+
+    All of them suit C.
+    """
     if isinstance(gradient, Product):
         room = gradient.room.workspace
         _core.gemm(gradient.left, gradient.right, out[0], get_num_threads(), step, tuple(out[1:]), room)

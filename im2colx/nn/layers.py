@@ -178,13 +178,14 @@ class Dense(Layer):
         return grad_x
 
     def backward_late(self, grad_y, input_gradient):
-        is_own = getattr(self.backward, "__func__", None) is Dense.backward  # a subclass may do more with the gradient
+        # A subclass may do more with the gradient.
+        is_own = check.keeps(self, Dense, "backward", "gradients", "grad_weight")
         return (self._backward if is_own else self.backward)(grad_y, input_gradient)
 
     def _backward(self, grad_y, input_gradient):
         grad_y = grad_y.reshape(-1, self.units)
         if self.sum_dtype is None:
-            self._late = kernels.Product(self._rows.T, grad_y, self.room)
+            self._late = kernels.Product(self._rows.T, grad_y, self.room, self._grad_weight.dtype)
         else:
             self._late = None
             kernels.sum_in(self.sum_dtype, self._gradient, self._rows, grad_y, self._grad_weight, self.room)
@@ -199,8 +200,9 @@ class Dense(Layer):
         kernels.matmul(rows.T, grad_y, out, self.room)
 
     def late_gradients(self):
-        late = [("weight", self._late)] if self._late is not None else []
-        return late + [(name, getattr(self, "grad_" + name)) for name in self.weight_names[len(late) :]]
+        if self._late is None:
+            return self.gradients()
+        return [(name, self._late if name == "weight" else getattr(self, "grad_" + name)) for name in self.weight_names]
 
     def __repr__(self):
         return f"Dense({self.units}, bias={self.use_bias}, init={self.init!r}{_sums(self)})"

@@ -133,13 +133,15 @@ class Sequential:
         TypeError, ValueError
             If x holds no real numbers, or has another shape.
         """
-        x = check.plain(check.samples("x", x, self.input_shape), self.dtype)
-        for layer in self.layers:
-            x = layer.forward(x, training)
+        y = x = check.plain(check.samples("x", x, self.input_shape), self.dtype)
         if training:
-            self._batch_size = len(x)
-            x = x.copy()  # the layers' own arrays are not given out
-        return x
+            self._batch_size = None  # a forward that is interrupted has no backward
+        for layer in self.layers:
+            y = layer.forward(y, training)
+        if training:
+            self._batch_size = len(y)
+        # Neither the layers' own arrays are given out, nor views of what was given.
+        return y.copy() if training or np.may_share_memory(x, y) else y
 
     def backward(self, grad_y, input_gradient=True):
         """Compute all gradients, for the batch of the last ``forward(x, training=True)``.
@@ -163,22 +165,26 @@ class Sequential:
         TypeError, ValueError
             If grad_y holds no real numbers, or has another shape.
         """
+        gradient = self._checked_gradient(grad_y)
+        last = 0 if input_gradient else self._first_weights
+        for i in reversed(range(last, len(self.layers))):
+            gradient = self.layers[i].backward(gradient, input_gradient or i > last)
+        return gradient.copy() if input_gradient else None
+
+    def backward_late(self, grad_y):
+        """As ``backward(grad_y, input_gradient=False)``; but see `late_gradients`."""
+        gradient = self._checked_gradient(grad_y)
+        for i in reversed(range(self._first_weights, len(self.layers))):
+            gradient = self.layers[i].backward_late(gradient, i > self._first_weights)
+
+    def _checked_gradient(self, grad_y):
         if self._batch_size is None:
             raise RuntimeError("backward needs a forward(x, training=True) before it")
         gradient = check.numbers_array("grad_y", grad_y)
         needed = (self._batch_size, *self.output_shape)
         if gradient.shape != needed:
             raise ValueError(f"grad_y has shape {gradient.shape}, but the last output has {needed}")
-        gradient = check.plain(gradient, self.dtype)
-        last = 0 if input_gradient else self._first_weights
-        for i in reversed(range(last, len(self.layers))):
-            gradient = self.layers[i].backward(gradient, input_gradient or i > last)
-        return gradient.copy() if input_gradient else None
-
-    def backward_late(self, gradient):
-        """As ``backward(gradient, input_gradient=False)`` for a checked gradient; but see `late_gradients`."""
-        for i in reversed(range(self._first_weights, len(self.layers))):
-            gradient = self.layers[i].backward_late(gradient, i > self._first_weights)
+        return check.plain(gradient, self.dtype)
 
     def predict(self, x, batch_size=128):
         """The output for any number of samples, computed batch by batch so that memory stays bounded.
@@ -212,7 +218,8 @@ class Sequential:
     def gradients(self):
         """The gradients of the last `backward` (zeros before the first), named and ordered as `parameters`.
 
-        They are the arrays themselves: the next `backward` writes into them.
+        They are the arrays themselves: the next `backward` writes into them.  After `Trainer.fit` they are those of its last
+        batch; ask before the next ``forward(x, training=True)``, because a large one is only computed when asked for.
         """
         return [(f"{i}.{name}", array) for i, layer in enumerate(self.layers) for name, array in layer.gradients()]
 

@@ -53,7 +53,7 @@ class _Optimizer:
         for (name, p), (_, g) in zip(parameters, gradients, strict=True):
             kept = [self._state[f"{name}.{slot}"] for slot in self.slots]
             is_late = isinstance(g, kernels.Product)
-            if kernels.suits(p, *kept, *([] if is_late else [g])):
+            if kernels.suits(p, *kept) and (g.suits(p) if is_late else kernels.suits(p, g)):
                 kernels.step_along(g, self._pass(), [p, *kept])
             else:
                 # Numbers that overflow are no reason to stop half-way: the next loss is not finite, and `Trainer` says so.
@@ -212,4 +212,4 @@ class Adam(_Optimizer):
 
 def takes_late_gradients(optimizer):
     """Whether its `step` is the one above, which knows what to do with a product that is not computed yet."""
-    return getattr(optimizer.step, "__func__", None) is _Optimizer.step
+    return isinstance(optimizer, _Optimizer) and check.keeps(optimizer, _Optimizer, "step")

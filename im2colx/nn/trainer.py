@@ -243,7 +243,8 @@ class Trainer:
             prediction = self.model.forward(x, training=True)
             loss, gradient = self.loss.value_and_grad(prediction, y)
             if math.isfinite(loss):
-                if takes_late_gradients(self.optimizer):
+                # A subclass of the model may do more with the gradients, too.
+                if takes_late_gradients(self.optimizer) and check.keeps(self.model, Sequential, "backward", "gradients"):
                     self.model.backward_late(gradient)
                     self.optimizer.step(self.model.parameters(), self.model.late_gradients())
                 else:
