@@ -12,9 +12,10 @@ import im2colx
 from im2colx import _core, nn
 from im2colx.nn import _kernels as kernels
 
-# m, k, n: around the sizes of tiles and vectors, bands (96 and 256 rows), slices of the sum (1024) and the empty.
+# m, k, n: around the sizes of tiles and vectors, bands (96 and 256 rows), pieces (at most 512) and slices (1024) of the sum,
+# both in a packed operand, and the empty.
 PRODUCTS = [(1, 1, 1), (6, 5, 16), (7, 13, 65), (128, 300, 100), (97, 3, 784), (300, 140, 33), (5, 2100, 40), (600, 9, 128),
-            (3, 0, 4), (0, 3, 4), (3, 4, 0)]  # fmt: skip
+            (256, 30, 33), (20, 700, 64), (300, 2100, 33), (3, 0, 4), (0, 3, 4), (3, 4, 0)]  # fmt: skip
 STEPS = {
     "sgd": lambda: nn.SGD(lr=0.05),
     "momentum": lambda: nn.SGD(lr=0.05, momentum=0.9),
@@ -89,12 +90,14 @@ def by_numpy(optimizer, p, gradients):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("size", [1, 15, 33, 50_000])  # alone, without and with whole vectors, several tasks
+@pytest.mark.parametrize("size", [1, 15, 33, 50_000, 16_385])  # alone, without and with whole vectors, several tasks, one over
 def test_steps_in_c_are_those_in_numpy(name, size, dtype, isa):
     rng = np.random.default_rng(3)
     p, gradients = rng.standard_normal(size).astype(dtype), rng.standard_normal((4, size)).astype(dtype)
-    gradients[:, 0] = 0
-    expected = by_numpy(STEPS[name](), p, gradients)
+    if size > 1:
+        gradients[:, 0], gradients[1, 1:4], gradients[2, 4:7], p[7:9] = 0, [np.nan, np.inf, -np.inf], 1e38, [np.inf, -0.0]
+    with np.errstate(all="ignore"):
+        expected = by_numpy(STEPS[name](), p, gradients)
     for count in (1, 3):
         optimizer, moved = STEPS[name](), p.copy()
         with threads(count):
@@ -132,13 +135,30 @@ def test_a_step_along_a_product_is_the_step_along_its_value(shape, name, dtype, 
         assert np.array_equal(stored.get_state()[f"w.{slot}"], late.get_state()[f"w.{slot}"])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(300, 20, 33), (7, 2100, 21), (1, 5, 64), (6, 0, 7)])
+def test_a_step_along_a_product_with_either_factor_transposed(shape, dtype, isa):
+    rng = np.random.default_rng(9)
+    for transposed in itertools.product((False, True), repeat=2):
+        a, b = operands(shape, dtype, transposed, lambda size: rng.integers(-4, 5, size))
+        p = np.ones((shape[0], shape[2]), dtype)
+        nn.SGD(lr=0.25).step([("w", p)], [("w", kernels.Product(a, b, kernels.Room(), p.dtype))])
+        assert np.array_equal(p, 1 - 0.25 * (a @ b)), transposed
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", ">f8", "int64"])
 def test_the_rectifier(dtype, isa):
     x = (np.arange(-40_000, 40_000) / 8).astype(dtype)
+    if dtype != "int64":
+        x[[100, 50_000, 79_999]] = np.inf, -np.inf, -0.0
+        y = x.copy()
+        y[60_000] = np.nan
+        kernels.relu(y, y)
+        assert np.isnan(y[60_000]) and y[50_000] == 0 and not np.isnan(y[:60_000]).any()
     y = np.empty_like(x)
     kernels.relu(x, y)
     assert np.array_equal(y, np.maximum(x, 0))
-    g = x + 7
+    g = np.arange(80_000).astype(dtype)
     expected = g * (x > 0)
     kernels.relu_gradient(y, g, g)
     assert np.array_equal(g, expected)

@@ -223,6 +223,34 @@ def test_ctrl_c_within_200_ms(method):
     assert printed.startswith("True True"), printed
 
 
+def test_ctrl_c_in_a_product_of_training():
+    """A task of one second on the plainest instructions is left as soon, and a step as a product."""
+    printed = run_python("""
+        import os, signal, threading, time, numpy as np
+        from im2colx import _core
+        from im2colx.nn import _kernels as kernels
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _core.set_isa("scalar")
+        a, b, c = np.ones((2048, 8000), "f4"), np.ones((8000, 512), "f4"), np.ones((2048, 512), "f4")
+        worst = 0
+        for call in (lambda: kernels.matmul(a, b, c),
+                     lambda: kernels.step_along(kernels.Product(a, b, kernels.Room(), c.dtype), kernels.Pass("sgd", 1), [c])):
+            sent = []
+            def send():
+                sent.append(time.monotonic())
+                os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(0.1, send).start()
+            try:
+                call()
+            except KeyboardInterrupt:
+                worst = max(worst, time.monotonic() - sent.pop())
+            assert not sent
+        kernels.matmul(a[:3, :5], b[:5], c[:3])
+        print(worst < 0.2, bool((c[:3] == 5).all()), worst)
+    """)
+    assert printed.startswith("True True"), printed
+
+
 def test_a_thousand_interrupts():
     """Signals at any moment: each is seen once, nothing breaks, and results stay right."""
     assert run_python("""
