@@ -73,6 +73,18 @@ def test_products_round_as_a_sum_does_and_alike_on_any_threads(dtype):
         assert np.all(np.abs(results[0] - exact) <= shape[1] * np.finfo(dtype).eps * scale)
 
 
+def test_one_row_or_column_may_lie_anywhere(isa):
+    memory = np.arange(35.0).reshape(5, 7)
+    columns = memory[:, 3:4], memory.T[:, 1:2], memory[::-2, 3:4]
+    for a, b in itertools.product(columns, (memory[2:3], memory.T[2:3], memory.T[2:3, ::2])):
+        out = np.empty((a.shape[0], b.shape[1]))
+        _core.gemm(a, b, out, 1)
+        assert np.array_equal(out, a @ b)
+        out = np.empty((1, 1))
+        _core.gemm(a.T, np.ones(a.shape), out, 1)
+        assert out == a.sum()
+
+
 def test_what_c_does_not_take_goes_to_numpy():
     a, b = np.ones((4, 6), np.float32)[:, ::2], np.ones((3, 2))
     assert np.array_equal(kernels.matmul(a, b, np.empty((4, 2))), np.full((4, 2), 3))
