@@ -75,8 +75,8 @@ def test_products_round_as_a_sum_does_and_alike_on_any_threads(dtype):
 
 def test_one_row_or_column_may_lie_anywhere(isa):
     memory = np.arange(35.0).reshape(5, 7)
-    columns = memory[:, 3:4], memory.T[:, 1:2], memory[::-2, 3:4]
-    for a, b in itertools.product(columns, (memory[2:3], memory.T[2:3], memory.T[2:3, ::2])):
+    columns = memory[:, 3:4], memory.T[:, 1:2], memory.T[::-2, 1:2]  # the last without a stride of 1
+    for a, b in itertools.product(columns, (memory[2:3], memory.T[2:3], memory[2:3, ::2])):
         out = np.empty((a.shape[0], b.shape[1]))
         _core.gemm(a, b, out, 1)
         assert np.array_equal(out, a @ b)
@@ -176,6 +176,14 @@ def test_the_rectifier(dtype, isa):
     assert np.array_equal(g, expected)
     kernels.relu(x, x)
     assert np.array_equal(x, y)
+
+
+def test_a_room_keeps_its_memory_while_that_serves():
+    room = kernels.Room()
+    first = room("y", (4, 5), np.float32)
+    assert first.shape == (4, 5) and np.shares_memory(room("y", (19,), np.float32), first)
+    assert not any(np.shares_memory(array, first) for array in (room("x", (4, 5), np.float32), room("y", (20,), np.float64)))
+    assert room("y", (3,), np.float32).dtype == np.float32 and room("y", (5, 5), np.float32).shape == (5, 5)
 
 
 def network(dtype="float32", seed=1):
