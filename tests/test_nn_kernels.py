@@ -1,5 +1,6 @@
 """The kernels of training: products, steps and the rectifier, against NumPy; and the memory that a step takes."""
 
+import concurrent.futures
 import contextlib
 import copy
 import itertools
@@ -229,6 +230,25 @@ def test_what_the_model_gives_out_stays():
     kept = y.copy(), grad_x.copy()
     model.backward(np.ones_like(model.forward(other, training=True)))
     assert np.array_equal(y, kept[0]) and np.array_equal(grad_x, kept[1])
+
+
+LAST = {
+    "dense": lambda: [nn.Flatten(), nn.Dense(7)],
+    "conv": lambda: [nn.Conv2D(3, 2)],
+    "relu": lambda: [nn.ReLU()],
+    "relu_in_place": lambda: [nn.Conv2D(3, 2), nn.ReLU()],
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_predictions_are_arrays_of_their_own_in_every_thread(name):
+    model = nn.Sequential(LAST[name](), input_shape=(9, 8, 2))
+    x = np.random.default_rng(10).standard_normal((6, 11, 9, 8, 2), np.float32)
+    expected = [model.forward(batch, training=True) for batch in x]
+    got = [model.forward(batch) for batch in x]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        for predicted in (got, *pool.map(lambda _: [model.forward(batch) for batch in x], range(24))):
+            assert all(np.array_equal(a, b) for a, b in zip(predicted, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", STEPS)

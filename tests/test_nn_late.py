@@ -89,6 +89,8 @@ COLUMNS = (np.asfortranarray, np.asfortranarray)
 REVERSED = (lambda x: x[:, ::-1], lambda grad_y: grad_y[:, ::-1])
 # layers, loss, model
 CASES = {
+    "arrays_that_are_used_again": lambda: ([nn.Dense(8), nn.ReLU(), nn.Dense(8), nn.ReLU(), nn.Dense(8), nn.ReLU(), nn.Dense(5)],
+                                           nn.MSE(), nn.Sequential),
     "layers_of_any_strides": lambda: ([nn.Dense(6), Given(*SPREAD), nn.Dense(5)], nn.MSE(), nn.Sequential),
     "layers_by_columns": lambda: ([Given(*COLUMNS), nn.Dense(6), Given(*COLUMNS), nn.Dense(5)], nn.MSE(), nn.Sequential),
     "layers_that_reverse": lambda: ([Given(*REVERSED), nn.Dense(6), Given(*REVERSED), nn.Dense(5)], nn.MSE(), nn.Sequential),
