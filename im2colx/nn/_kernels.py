@@ -70,9 +70,9 @@ class Product:
         self.left, self.right, self.room = left, right, room
         self.shape, self.dtype = (left.shape[0], right.shape[1]), dtype
 
-    def suits(self, out):
-        """Whether C takes its factors, and `out` for it."""
-        return _suits_product(self.left, self.right, out)
+    def factors(self):
+        """Both as they are stored: for `suits`."""
+        return _stored(self.left), _stored(self.right)
 
     def into(self, out):
         """Compute it into `out`, which is returned."""
@@ -83,16 +83,16 @@ def suits(*arrays):
     """Whether C takes these arrays: all of one dtype, float32 or float64, C-contiguous and aligned."""
     dtype = arrays[0].dtype
     return dtype in (np.float32, np.float64) and all(
-        array.dtype == dtype and array.dtype.isnative and array.flags.c_contiguous and array.flags.aligned for array in arrays)
+        array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned for array in arrays)
 
 
-def _suits_product(a, b, out):
-    return suits(a.T if a.flags.f_contiguous else a, b.T if b.flags.f_contiguous else b, out)
+def _stored(matrix):
+    return matrix.T if matrix.flags.f_contiguous else matrix
 
 
 def matmul(a, b, out, room=None):
     """out = a @ b, for matrices; C where it takes them, as it does all that the layers make, else NumPy.  Returns `out`."""
-    if _suits_product(a, b, out):
+    if suits(_stored(a), _stored(b), out):
         _core.gemm(a, b, out, get_num_threads(), room=room and room.workspace)
     else:
         np.matmul(a, b, out=out)

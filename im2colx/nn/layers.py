@@ -162,7 +162,7 @@ class Dense(Layer):
 
     def forward(self, x, training=False):
         # Every axis but the last becomes one: a single matrix product.  A copy, if need be, is worth a product in C.
-        rows = check.plain(x.reshape(-1, x.shape[-1]), x.dtype)
+        rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]))
         shape, dtype = (len(rows), self.units), np.result_type(rows, self.weight)
         y = self.room("y", shape, dtype) if training else kernels.empty(shape, dtype)
         kernels.matmul(rows, self.weight, y, self.room if training else None)
@@ -184,7 +184,7 @@ class Dense(Layer):
         return (self._backward if is_own else self.backward)(grad_y, input_gradient)
 
     def _backward(self, grad_y, input_gradient):
-        grad_y = check.plain(grad_y.reshape(-1, self.units), grad_y.dtype)
+        grad_y = np.ascontiguousarray(grad_y.reshape(-1, self.units))
         if self.sum_dtype is None:
             self._late = kernels.Product(self._rows.T, grad_y, self.room, self._grad_weight.dtype)
         else:

@@ -53,7 +53,7 @@ class _Optimizer:
         for (name, p), (_, g) in zip(parameters, gradients, strict=True):
             kept = [self._state[f"{name}.{slot}"] for slot in self.slots]
             is_late = isinstance(g, kernels.Product)
-            if kernels.suits(p, *kept) and (g.suits(p) if is_late else kernels.suits(p, g)):
+            if kernels.suits(p, *kept, *(g.factors() if is_late else [g])):
                 kernels.step_along(g, self._pass(), [p, *kept])
             else:
                 # Numbers that overflow are no reason to stop half-way: the next loss is not finite, and `Trainer` says so.
