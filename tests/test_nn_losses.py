@@ -47,6 +47,16 @@ def test_softmax_cross_entropy_by_definition(one_hot):
     assert_gradient_is_the_slope(loss, scores, target)
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_softmax_cross_entropy_of_rows_in_several_axes(one_hot):
+    scores, labels = np.random.default_rng(2).standard_normal((2, 3, 4)), np.array([[3, 0, 1], [1, 2, 2]])
+    target = np.eye(4)[labels] if one_hot else labels
+    loss = nn.SoftmaxCrossEntropy()
+    expected = softmax_cross_entropy_by_definition(scores.reshape(6, 4), labels.ravel())
+    assert loss.value(scores, target) == pytest.approx(expected, rel=1e-13)
+    assert_gradient_is_the_slope(loss, scores, target)
+
+
 def test_softmax_cross_entropy_of_large_scores_does_not_overflow():
     value, grad = nn.SoftmaxCrossEntropy().value_and_grad(np.array([[1e4, 0.0], [0.0, 1e4]], np.float32), [0, 0])
     assert value == 5e3
