@@ -101,6 +101,8 @@ CASES = {
     "loss_of_any_strides": lambda: ([nn.Dense(5)], GivenLoss(lambda p, t: spread(p - t)), nn.Sequential),
     "loss_that_broadcasts": lambda: ([nn.Dense(5)], GivenLoss(mean_gradient), nn.Sequential),
     "loss_in_float64": lambda: ([nn.Dense(5)], GivenLoss(lambda p, t: np.sign(p - t.astype(np.float64))), nn.Sequential),
+    "loss_in_float64_of_a_convolution": lambda: ([nn.Reshape((2, 2, 2)), nn.Conv2D(5, 2), nn.Flatten()],
+                                                 GivenLoss(lambda p, t: p - t.astype(np.float64)), nn.Sequential),
     "loss_of_lists": lambda: ([nn.Dense(5)], GivenLoss(lambda p, t: (p - t).tolist()), nn.Sequential),
     "gradients_of_a_subclass": lambda: ([Clipped(6), nn.ReLU(), Clipped(5)], nn.MSE(), nn.Sequential),
     "gradient_of_a_subclass": lambda: ([Halved(6), nn.ReLU(), Halved(5)], nn.MSE(), nn.Sequential),
@@ -127,6 +129,22 @@ def test_the_short_way_is_the_long_one(name):
     for (parameter, short), (_, long), start in zip(*(m.parameters() for m in models), before, strict=True):
         assert np.array_equal(short, long), parameter
         assert not np.array_equal(short, start), parameter
+
+
+def test_the_bits_of_a_dense_layer_do_not_depend_on_strides():
+    """2100 rows: where a product is cut into slices, the transposed one would be cut elsewhere."""
+    rng = np.random.default_rng(2)
+    x, grad_y = rng.standard_normal((2100, 300), np.float32), rng.standard_normal((2100, 20), np.float32)
+    results = []
+    for stored in (np.ascontiguousarray, np.asfortranarray, spread):
+        model = nn.Sequential([nn.Dense(20)], input_shape=(300,))
+        (layer,) = model.layers
+        y = layer.forward(stored(x), training=True).copy()
+        grad_x = layer.backward_late(stored(grad_y), True)
+        nn.SGD().step(model.parameters(), model.late_gradients())
+        results.append([y, grad_x, layer.weight, layer.grad_weight, layer.grad_bias])
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_a_gradient_of_a_wrong_shape_is_refused_before_any_weight_moves():
