@@ -146,3 +146,16 @@ def test_bad_state_is_refused_and_nothing_changes(state, error):
     with pytest.raises(error, match="state"):
         optimizer.set_state(state)
     assert optimizer.get_state()["steps"] == 2 and len(optimizer.get_state()) == 3
+
+
+def test_momentum_may_be_given_later():
+    rng = np.random.default_rng(4)
+    start, gradients = rng.standard_normal(5), rng.standard_normal((4, 5))
+    later, expected, velocity = start.copy(), start.copy(), np.zeros(5)
+    sgd = nn.SGD(lr=0.1)
+    for t, gradient in enumerate(gradients):
+        sgd.momentum = 0.0 if t < 2 else 0.9
+        sgd.step([("weight", later)], [("weight", gradient)])
+        velocity = (0.9 * velocity - 0.1 * gradient) if t >= 2 else velocity
+        expected += velocity if t >= 2 else -0.1 * gradient
+    np.testing.assert_allclose(later, expected, rtol=1e-14)

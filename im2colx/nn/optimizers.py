@@ -25,8 +25,9 @@ class _Optimizer:
         How many times `step` was called.
     """
 
-    def __init__(self, slots):
-        self.slots = slots
+    slots = ()
+
+    def __init__(self):
         self.steps = 0
         self._state = {}  # for example "0.weight.m": an array like that parameter
 
@@ -131,7 +132,11 @@ class SGD(_Optimizer):
     def __init__(self, lr=0.01, momentum=0.0):
         self.lr = check.real("lr", lr, positive=True)
         self.momentum = check.real("momentum", momentum, below=1)
-        super().__init__(slots=("velocity",) if self.momentum else ())
+        super().__init__()
+
+    @property
+    def slots(self):  # momentum may be given later, as a schedule does
+        return ("velocity",) if self.momentum else ()
 
     # The hyperparameters are Python floats: NumPy brings them to the dtype of the array that they meet, so that
     # float32 stays float32.
@@ -191,7 +196,9 @@ class Adam(_Optimizer):
         self.beta1 = check.real("beta1", beta1, below=1)
         self.beta2 = check.real("beta2", beta2, below=1)
         self.eps = check.real("eps", eps, positive=True)
-        super().__init__(slots=("m", "v"))
+        super().__init__()
+
+    slots = ("m", "v")
 
     def _update(self, p, g, m, v):
         m *= self.beta1

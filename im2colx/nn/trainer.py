@@ -111,7 +111,8 @@ class Trainer:
             without the interruption.  If the run has all its epochs already, only its state and history are restored.
             If the file is damaged, the one before it serves, with a warning.
         callback : callable, optional
-            ``callback(trainer)`` is called after every epoch (and its checkpoint, if there is one).
+            ``callback(trainer)`` is called after every epoch (and its checkpoint, if there is one).  What it changes about the
+            optimizer, such as `lr`, is in no checkpoint: such a run does not resume exactly.
         label : str
             A name for the progress display.
 
