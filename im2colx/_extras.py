@@ -8,3 +8,12 @@ def require_matplotlib():
     except ImportError as error:
         raise ImportError(f"the figures need matplotlib ({error}): pip install 'im2colx[experiment]'") from error
     return matplotlib
+
+
+def require_distributed():
+    """Import distributed, or raise an ImportError that says how to install it."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise ImportError(f"workers need the package distributed ({error}): pip install 'im2colx[workers]'") from error
+    return distributed

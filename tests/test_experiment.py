@@ -209,7 +209,7 @@ def test_metrics(unbroken):
     assert list(metrics) == ["settings", "sgd", "adam"]
     for optimizer in ("sgd", "adam"):
         assert list(metrics[optimizer]) == ["cnn", "fc", "output_distance", "weight_distance",
-                                            "weight_distance_by_epoch", "weights_sha256"]
+                                            "weight_distance_by_epoch", "weights_sha256", "processes"]
         by_epoch = metrics[optimizer]["weight_distance_by_epoch"]
         # So short a run may round alike in both networks, and their distance be zero.
         assert len(by_epoch) == 2 and by_epoch[-1] == metrics[optimizer]["weight_distance"] >= 0

@@ -1,5 +1,6 @@
 """The command ``im2colx experiment``: its options, and what it writes."""
 
+import contextlib
 import csv
 import io
 import json
@@ -8,7 +9,7 @@ import re
 import numpy as np
 
 import im2colx
-from im2colx import _files, datasets
+from im2colx import _files, datasets, nn
 
 from . import _checkpoints, _drawing, _run, figures, paper, report
 from .question import _cli as question
@@ -73,6 +74,12 @@ def add_arguments(parser):
         help="in what the gradients of layer 1 are summed: float64, rounded once to --dtype (default), or --dtype too, "
         "where the order of the sum shows",
     )
+    add(
+        "--workers", type=_run.integer(1, 256), metavar="N",
+        help="train on N processes of this machine, each with a part of every batch (needs im2colx[workers]): the same "
+        "losses to rounding. Slower here than one process with as many threads, for in every step the 68 MB of weights go "
+        "to each; nn.ParallelTrainer does the same on many machines. If a worker is lost, go on with --resume and any N",
+    )
     _run.add_common(parser, DESCRIPTION, seed=_DEFAULTS.seed, out="im2colx-experiment")
     _checkpoints.add_arguments(parser)
 
@@ -111,13 +118,7 @@ def _experiment(args):
     if args.resume and not resuming:
         print(f"No checkpoints in {checkpoints.folder}: starting with the first epoch.", flush=True)
 
-    runs = {
-        optimizer: paper.run(
-            optimizer, settings, images, checkpoints=checkpoints.folder, checkpoint_seconds=args.checkpoint_seconds,
-            resume=resuming,
-        )
-        for optimizer in settings.optimizers
-    }
+    runs = _train(args, settings, images, checkpoints.folder, resuming)
     asked = args.question and question.study.Settings(args.question, seed=settings.seed)
     results = asked and question.train(args.out, asked, digits, args.checkpoint_seconds, args.resume)
     metrics = _metrics(args, settings, digits.source, runs)
@@ -128,6 +129,21 @@ def _experiment(args):
     print(_summary(metrics, runs))
     print(f"Report: {args.out / 'report.html'}")
     return 0
+
+
+def _train(args, settings, images, checkpoints, resuming):
+    """Both networks with each optimizer, on the workers if there shall be some: optimizer to `paper.Run`."""
+    with nn.local_workers(args.workers) if args.workers else contextlib.nullcontext() as client:
+        try:
+            return {
+                optimizer: paper.run(
+                    optimizer, settings, images, checkpoints=checkpoints, checkpoint_seconds=args.checkpoint_seconds,
+                    resume=resuming, client=client,
+                )
+                for optimizer in settings.optimizers
+            }
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}. To go on, with as many workers or others: {_command(args)} --resume") from error
 
 
 def _settings(args):
@@ -164,8 +180,8 @@ def _folder(args, settings, source):
 def _command(args):
     """The command that these arguments come from, in full."""
     if args.paper:
-        return _run.command("experiment --paper", args, ("question", "epochs", "method", "sums", "seed", "data", "out"))
-    options = ("question", "epochs", "optimizer", "images", "dtype", "method", "sums", "seed", "data", "out")
+        return _run.command("experiment --paper", args, ("question", "epochs", "method", "sums", "workers", "seed", "data", "out"))
+    options = ("question", "epochs", "optimizer", "images", "dtype", "method", "sums", "workers", "seed", "data", "out")
     return _run.command("experiment", args, options)
 
 
@@ -183,6 +199,7 @@ def _metrics(args, settings, source, runs):
             "sums": args.sums,
             "seed": settings.seed,
             "question": args.question,
+            "workers": args.workers,
             "learning_rate": {"sgd": 0.01, "adam": 0.001},
             **_run.surroundings(dict(source)),
             "command": _command(args),
@@ -195,6 +212,7 @@ def _metrics(args, settings, source, runs):
             "weight_distance": result.weight_distance,
             "weight_distance_by_epoch": result.distances,
             "weights_sha256": result.sha256,
+            "processes": result.processes,
         }
     if args.paper:  # a run to be shown to others: without the places of this machine
         del metrics["settings"]["data"]["where"]

@@ -13,6 +13,7 @@ Everything is channels last (NHWC), as in the paper.
 """
 
 import dataclasses
+import functools
 import hashlib
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ class Run(NamedTuple):
     weight_distance: float
     distances: list = ()  # the weight distance after every epoch
     sha256: dict = {}  # of all weights of each network  # noqa: RUF012
+    processes: dict = {}  # `nn.Trainer.processes` of each network  # noqa: RUF012
 
 
 def choose_images(digits, settings):
@@ -156,7 +158,7 @@ def patches(images):
     return im2colx.im2col(images, KERNEL, STRIDE, layout="NHWC").reshape(len(images), ROWS, PATCH)
 
 
-def run(optimizer, settings, images, *, checkpoints=None, checkpoint_seconds=None, resume=False, progress=True):
+def run(optimizer, settings, images, *, checkpoints=None, checkpoint_seconds=None, resume=False, progress=True, client=None):
     """Train both networks with one optimizer and compare them.
 
     Parameters
@@ -172,15 +174,18 @@ def run(optimizer, settings, images, *, checkpoints=None, checkpoint_seconds=Non
         Whether to go on from the checkpoints there, if there are any.
     progress : bool
         Whether to show a progress bar.
+    client : distributed.Client, optional
+        Of the workers to train on, instead of this process alone: see `nn.ParallelTrainer`.
 
     Returns
     -------
     Run
     """
-    history, weights, reconstructions, traces, sha256 = {}, {}, {}, {}, {}
+    trainer_of = functools.partial(nn.ParallelTrainer, client=client) if client else nn.Trainer
+    history, weights, reconstructions, traces, sha256, processes = {}, {}, {}, {}, {}, {}
     for network, build, cut in (("cnn", build_cnn, np.asarray), ("fc", build_fc, patches)):
         model = build(settings)
-        trainer = nn.Trainer(model, nn.MSE(), OPTIMIZERS[optimizer](), seed=settings.seed, trace=("0.weight",))
+        trainer = trainer_of(model, nn.MSE(), OPTIMIZERS[optimizer](), seed=settings.seed, trace=("0.weight",))
         history[network] = trainer.fit(
             cut(images.train),
             images.train,
@@ -197,6 +202,7 @@ def run(optimizer, settings, images, *, checkpoints=None, checkpoint_seconds=Non
         weights[network] = model.get_weights()[0].reshape(PATCH, FILTERS)
         traces[network] = [copy.reshape(PATCH, FILTERS) for copy in trainer.trace["0.weight"]]
         sha256[network] = weights_sha256(model)
+        processes[network] = trainer.processes
         reconstructions[network] = model.predict(cut(images.examples)).reshape(-1, SIDE, SIDE)
     return Run(
         history,
@@ -206,6 +212,7 @@ def run(optimizer, settings, images, *, checkpoints=None, checkpoint_seconds=Non
         weight_distance(weights["cnn"], weights["fc"]),
         [weight_distance(*pair) for pair in zip(traces["cnn"], traces["fc"], strict=True)],
         sha256,
+        processes,
     )
 
 

@@ -124,6 +124,7 @@ def _settings(metrics, runs):
         ("learning rates", ", ".join(f"{NAMES[name]} {settings['learning_rate'][name]:g}" for name in runs)),
         ("arithmetic", f"{settings['dtype']}{sums}; convolution by the method “{settings['method']}”"),
         ("seed", settings["seed"]),
+        *([("worker processes", settings["workers"])] if settings.get("workers") else []),
         (
             "seconds per epoch",
             "; ".join(f"{NAMES[n]}: CNN {median[n]['cnn']:.2f}, FC {median[n]['fc']:.2f}" for n in runs) + " (medians)",

@@ -10,6 +10,7 @@ NumPy that can be read in an evening.  Read in this order::
     losses.py       MSE, SoftmaxCrossEntropy: how wrong the model is, and the gradient of that
     optimizers.py   SGD, Adam: how the gradient moves the weights
     trainer.py      Trainer: epochs and batches, history, exact resume
+    parallel.py     ParallelTrainer: the same on the workers of a Dask cluster; local_workers starts some on this machine
     checkpoint.py   save_checkpoint, load_checkpoint: one file that is whole or refused
 
 Examples
@@ -29,12 +30,14 @@ True
 array([[0.75]], dtype=float32)
 """
 
+from ._workers import local_workers
 from .checkpoint import load_checkpoint, save_checkpoint
 from .dropout import Dropout
 from .layers import Conv2D, Dense, Flatten, Layer, ReLU, Reshape
 from .losses import MSE, SoftmaxCrossEntropy
 from .model import Sequential
 from .optimizers import SGD, Adam
+from .parallel import ParallelTrainer
 from .pooling import MaxPool2D
 from .trainer import Trainer
 
@@ -48,11 +51,13 @@ __all__ = [
     "Flatten",
     "Layer",
     "MaxPool2D",
+    "ParallelTrainer",
     "ReLU",
     "Reshape",
     "Sequential",
     "SoftmaxCrossEntropy",
     "Trainer",
     "load_checkpoint",
+    "local_workers",
     "save_checkpoint",
 ]

@@ -54,16 +54,22 @@ class Dropout(Layer):
     def build(self, input_shape, dtype, rng):
         # A child of the generator: the weights of the layers that follow are the same with and without dropout.
         self._rng = rng.spawn(1)[0]
+        self._skipped = 0
 
     def reseed(self, seeds):
         self._rng = np.random.default_rng(seeds)
 
+    def skip_samples(self, count):
+        self._skipped = count
+
     def forward(self, x, training=False):
         if not training:
             return x
+        skipped, self._skipped = self._skipped, 0
         drawn = [1 if axis - 1 in self.shared else size for axis, size in enumerate(x.shape)]
+        drawn[0] += skipped
         # In float32 whatever the dtype of x: a model in float64 drops what its float32 twin does.
-        kept = self._rng.random(drawn, np.float32) >= self.rate
+        kept = self._rng.random(drawn, np.float32)[skipped:] >= self.rate
         self._mask = kept * x.dtype.type(1 / (1 - self.rate))
         return x * self._mask
 

@@ -50,6 +50,12 @@ class Layer:
     def reseed(self, seeds):
         """Draw the random numbers of `forward` from ``numpy.random.default_rng(seeds)`` from now on; most draw none."""
 
+    def skip_samples(self, count):
+        """Draw in the next ``forward(x, training=True)`` as though `count` samples stood before x, of which it is cut off.
+
+        With it, `ParallelTrainer` gives each worker a part of a batch; a layer that has `reseed` needs this too there.
+        """
+
     def forward(self, x, training=False):
         """Compute y, shape (N, *output_shape), from x, shape (N, *input_shape).
 

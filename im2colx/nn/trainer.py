@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,9 @@ class Trainer:
         "epoch_seconds", the time for the epoch's batches, without validation and checkpoint.
     trace : dict of str to list of ndarray
         The copies, one per finished epoch.
+    processes : list of int
+        How many processes shared each batch: [1], but in `ParallelTrainer` the number of workers.  Where a run was resumed
+        with another number, there is one after another.
     model, loss, optimizer, seed
         As given.
 
@@ -76,6 +80,7 @@ class Trainer:
         self.seed = check.seed("seed", seed)
         self.history = {key: [] for key in HISTORY}
         self.trace = {name: [] for name in _checked_trace(trace, model)}
+        self.processes = []
         self._part = dict(_NOTHING)
         self._room = Room()
 
@@ -157,6 +162,8 @@ class Trainer:
         else:
             epochs += len(self.history["train_loss"])
         done = len(self.history["train_loss"])
+        if done < epochs and self.processes[-1:] != [self._number_of_processes()]:
+            self.processes.append(self._number_of_processes())
 
         keeper = _Keeper(checkpoint and (lambda: self._save(checkpoint, settings)), checkpoint_seconds)
         report = reporter(progress and done < epochs, label, done, epochs, steps=math.ceil(len(x) / batch_size))
@@ -304,10 +311,10 @@ class Trainer:
         arrays : dict of str to ndarray
             Weights (not copied), the optimizer's state, and the trace.
         facts : dict
-            History, number of steps, and how far the epoch under way is.
+            History, number of steps, how far the epoch under way is, and `processes`.
         """
         state = self.optimizer.get_state()
-        facts = {"history": self.history, "part": self._part, "steps": state.pop("steps")}
+        facts = {"history": self.history, "part": self._part, "processes": self.processes, "steps": state.pop("steps")}
         arrays = {f"model.{name}": array for name, array in self.model.parameters()}
         arrays |= {f"optimizer.{name}": array for name, array in state.items()}
         arrays |= {f"trace.{name}": np.array(self.trace[name], array.dtype).reshape(-1, *array.shape)
@@ -324,6 +331,7 @@ class Trainer:
         """
         history = _checked_history(facts.get("history"))
         part = _checked_part(facts.get("part"))
+        processes = _checked_processes(facts)
         steps = check.whole("steps", facts.get("steps"), least=0)
         weights = {f"model.{name}": array for name, array in self.model.parameters()}
         state = {f"optimizer.{name}.{slot}": array
@@ -338,6 +346,10 @@ class Trainer:
         self.history = {key: list(values) for key, values in history.items()}
         self.trace = {name: list(np.array(arrays[f"trace.{name}"])) for name in self.trace}
         self._part = part
+        self.processes = processes
+
+    def _number_of_processes(self):
+        return 1
 
     def _save(self, path, settings):
         arrays, facts = self.get_state()
@@ -358,6 +370,10 @@ class Trainer:
             raise ValueError(f"cannot resume from {found}: {error}") from None
         if found != path:
             os.replace(found, path)  # lest the damaged one became the one before the next
+        before, now = self.processes[-1:], self._number_of_processes()
+        if done < epochs and before not in ([], [now]):
+            warnings.warn(f"{path} is of a run with {_counted(*before)}, which goes on with {_counted(now)}: the numbers are"
+                          " those of an unbroken run only to rounding", RuntimeWarning, stacklevel=3)
 
 
 class _Keeper:
@@ -416,6 +432,17 @@ def _checked_part(part):
     samples = check.whole("samples of the epoch under way", part["samples"], least=0)
     loss, seconds = (check.real(f"{key} of the epoch under way", part[key]) for key in ("loss", "seconds"))
     return {"samples": samples, "loss": loss, "seconds": seconds}
+
+
+def _checked_processes(facts):
+    processes = facts.get("processes", [1])  # older files do not say it
+    if not isinstance(processes, list):
+        raise ValueError(f"what it says of processes is {processes!r}")
+    return [check.whole("number of processes", number) for number in processes]
+
+
+def _counted(number):
+    return f"{number} worker processes" if number > 1 else "one process"
 
 
 def _checked_trace(trace, model):
