@@ -71,6 +71,22 @@ def test_reseed_repeats_the_draws_of_each_layer_and_tells_layers_apart():
     assert not np.array_equal(masks(7)[0], first)
 
 
+@pytest.mark.parametrize("shared", [(), (0,)])
+def test_a_part_of_a_batch_gets_the_draws_of_that_part(shared):
+    model = model_of(nn.Dropout(0.5, shared=shared))
+    ones = np.ones((7, 6, 4))
+
+    def drawn(begin, end):
+        model.reseed(7)
+        model.layers[0].skip_samples(begin)
+        return model.forward(ones[begin:end], training=True)
+
+    whole = drawn(0, 7)
+    assert np.array_equal(whole, np.concatenate([drawn(0, 3), drawn(3, 4), drawn(4, 4), drawn(4, 7)]))
+    drawn(0, 3), drawn(2, 3)
+    assert np.array_equal(model.forward(ones[3:], training=True), whole[3:])  # it is said for one forward
+
+
 def test_training_resumes_exactly(tmp_path):
     rng = np.random.default_rng(2)
     x, y = rng.random((50, 6)), rng.random((50, 2))

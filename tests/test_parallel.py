@@ -169,6 +169,19 @@ def test_any_optimizer_will_do(client):
     assert_same(trained(cnn, Plain, client), trained(cnn, nn.SGD), CLOSE["float64"])
 
 
+def test_a_cluster_of_one_s_own(client):
+    import distributed
+
+    cluster = distributed.LocalCluster(n_workers=3, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0")
+    with cluster, distributed.Client(cluster, set_as_default=False) as own:
+        trainer = trained(client=own)
+        assert trainer.processes == [3] and [trainer._names[worker] for worker in trainer.workers] == ["0", "1", "2"]
+        cluster.close()
+        with pytest.raises(ConnectionError, match="the scheduler of the cluster does not answer; that was in epoch 3, batch 1"):
+            trainer.fit(X, X, 1, 10, progress=False)
+    assert_same(trainer, trained(), CLOSE["float64"])
+
+
 # ---- interruption and resume ---------------------------------------------------------------------------------------
 
 
@@ -319,12 +332,13 @@ with nn.local_workers(2) as client:
                          ids=["Ctrl-C", "SIGKILL"])
 def test_no_process_is_left_behind(digits, tmp_path, script, how):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    started = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    started = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment,
+                               start_new_session=True)
     with started as main:
         while main.poll() is None and not (tmp_path / "checkpoints/sgd-cnn.npz").exists():
             time.sleep(0.02)
         workers = [child.pid for child in psutil.Process(main.pid).children() if "worker" in child.cmdline()]
-        main.send_signal(how)
+        os.killpg(main.pid, how)  # as a terminal does: all the processes of its group
         error = main.communicate(timeout=20)[1]
     assert len(workers) == 2 and gone(workers)
     if how == signal.SIGINT:

@@ -82,16 +82,12 @@ def _silence():
 
 
 def _scheduler(distributed, stack):
-    import dask
-
-    # A lost worker is an error at once: its task must not wait for another to try.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.work-stealing": False}):
-        try:
-            # It has an HTTP server whatever one says, for which port 0 is any that is free.
-            options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-            cluster = distributed.SpecCluster({}, {"cls": distributed.Scheduler, "options": options}, silence_logs=False)
-        except Exception as error:  # a socket that is refused comes as one of several types
-            raise OSError(f"the workers cannot be started: {type(error).__name__}: {error}") from error
+    # It has an HTTP server whatever one says, for which port 0 is any that is free.
+    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    try:
+        cluster = distributed.SpecCluster({}, {"cls": distributed.Scheduler, "options": options}, silence_logs=False)
+    except Exception as error:  # a socket that is refused comes as one of several types
+        raise OSError(f"the workers cannot be started: {type(error).__name__}: {error}") from error
     stack.callback(cluster.close, timeout=10)
     return cluster
 

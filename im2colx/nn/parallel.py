@@ -24,7 +24,7 @@ from .layers import Layer
 from .optimizers import takes_late_gradients
 from .trainer import Trainer
 
-POLL = 1.0  # seconds between two questions whether the workers are still there
+POLL = 0.5  # seconds between two questions whether the workers are still there
 SETTLE = 0.3  # seconds that the scheduler has to notice what a failed transfer has noticed already
 
 
@@ -212,7 +212,10 @@ class ParallelTrainer(Trainer):
             if failed:
                 await asyncio.sleep(SETTLE)
             if failed or waiting:
-                alive = await asyncio.wait_for(self.client.nthreads(), self.timeout)
+                try:
+                    alive = await asyncio.wait_for(self.client.nthreads(), self.timeout)
+                except Exception as error:  # of any type, as in `_ask`
+                    raise ConnectionError("the scheduler of the cluster does not answer") from error
                 lost = [worker for worker in self.workers if worker not in alive]
                 if lost:
                     raise ConnectionError(f"lost {self._called(lost)}: killed, out of memory, or cut off")
