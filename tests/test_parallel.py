@@ -176,7 +176,7 @@ def test_a_cluster_of_one_s_own(client):
     with cluster, distributed.Client(cluster, set_as_default=False) as own:
         trainer = trained(client=own)
         assert trainer.processes == [3] and [trainer._names[worker] for worker in trainer.workers] == ["0", "1", "2"]
-        cluster.close()
+        cluster.close()  # and with it the scheduler
         with pytest.raises(ConnectionError, match="the scheduler of the cluster does not answer; that was in epoch 3, batch 1"):
             trainer.fit(X, X, 1, 10, progress=False)
     assert_same(trainer, trained(), CLOSE["float64"])
@@ -230,6 +230,26 @@ class Fails(nn.Layer):
         if training and len(x) == 22:  # one of two parts of 45
             raise OSError("a layer's own error")
         return x
+
+
+class Dawdles(nn.Layer):
+    def forward(self, x, training=False):
+        if training and x.max() > 5:
+            time.sleep(0.5)
+        return x
+
+    def backward(self, grad_y, input_gradient=True):
+        return grad_y
+
+
+def test_after_ctrl_c_the_same_trainer_goes_on(client):
+    runs = [trainer_of(some, cnn("float64", Dawdles()), nn.MSE(), nn.Adam()) for some in (client, None)]
+    threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        runs[0].fit(X + 10, X, 1, 45, progress=False)
+    for run in runs:
+        run.fit(X, X, 2, 10, progress=False)
+    assert_same(*runs, CLOSE["float64"])
 
 
 def test_the_error_of_a_layer_is_raised_as_it_is(client):
@@ -410,6 +430,7 @@ def test_the_experiment_loses_a_worker(experiment, tmp_path, monkeypatch, capsys
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["adam"]["processes"] == {"cnn": [2, 1], "fc": [1]}
     assert len(metrics["adam"]["cnn"]["train_loss"]) == 2
+    assert "<td>2, then 1</td>" in (tmp_path / "report.html").read_text()
 
 
 def test_paper_and_workers_go_together():
@@ -432,6 +453,10 @@ def test_bad_arguments(client):
     for wrong in (None, "tcp://127.0.0.1:8786", 2):
         with pytest.raises(TypeError, match=r"client must be a distributed\.Client that is not asynchronous, but is"):
             nn.ParallelTrainer(*model, client=wrong)
+    closed = type(client)(client.scheduler.address, set_as_default=False)
+    closed.close()
+    with pytest.raises(ValueError, match="client must be connected to a cluster, but is closed"):
+        nn.ParallelTrainer(*model, client=closed)
     for wrong, error in ((0, ValueError), (-1, ValueError), (np.inf, ValueError), ("1", TypeError), (None, TypeError)):
         with pytest.raises(error, match="timeout must be"):
             nn.ParallelTrainer(*model, client=client, timeout=wrong)

@@ -77,8 +77,8 @@ def add_arguments(parser):
     add(
         "--workers", type=_run.integer(1, 256), metavar="N",
         help="train on N processes of this machine, each with a part of every batch (needs im2colx[workers]): the same "
-        "losses to rounding. Slower here than one process with as many threads, for in every step the 68 MB of weights go "
-        "to each; nn.ParallelTrainer does the same on many machines. If a worker is lost, go on with --resume and any N",
+        "losses to rounding. Slower than one process with as many threads (three times on two cores), for in every step the "
+        "68 MB of weights go to each; nn.ParallelTrainer does it on many machines. If one is lost, --resume goes on with any N",
     )
     _run.add_common(parser, DESCRIPTION, seed=_DEFAULTS.seed, out="im2colx-experiment")
     _checkpoints.add_arguments(parser)
@@ -180,7 +180,8 @@ def _folder(args, settings, source):
 def _command(args):
     """The command that these arguments come from, in full."""
     if args.paper:
-        return _run.command("experiment --paper", args, ("question", "epochs", "method", "sums", "workers", "seed", "data", "out"))
+        options = ("question", "epochs", "method", "sums", "workers", "seed", "data", "out")
+        return _run.command("experiment --paper", args, options)
     options = ("question", "epochs", "optimizer", "images", "dtype", "method", "sums", "workers", "seed", "data", "out")
     return _run.command("experiment", args, options)
 

@@ -3,6 +3,8 @@
 ``body.html`` beside this file is its text; what a run adds to it is made here, and `_page` makes a page of it.
 """
 
+import itertools
+
 import numpy as np
 
 from ._page import cards, digits_row, figure, fill, number, page, surroundings_rows, table
@@ -114,6 +116,8 @@ def _settings(metrics, runs):
     }
     wide = sums_in(settings)
     sums = f", gradients of layer 1 summed in {wide}" if wide else ""
+    shared = [numbers for name in runs for numbers in metrics[name].get("processes", {}).values()]
+    processes = list(dict.fromkeys(itertools.chain(*shared)))
     rows = [
         digits_row(settings),
         (
@@ -124,7 +128,7 @@ def _settings(metrics, runs):
         ("learning rates", ", ".join(f"{NAMES[name]} {settings['learning_rate'][name]:g}" for name in runs)),
         ("arithmetic", f"{settings['dtype']}{sums}; convolution by the method “{settings['method']}”"),
         ("seed", settings["seed"]),
-        *([("worker processes", settings["workers"])] if settings.get("workers") else []),
+        *([("worker processes", ", then ".join(map(str, processes)))] if processes not in ([], [1]) else []),
         (
             "seconds per epoch",
             "; ".join(f"{NAMES[n]}: CNN {median[n]['cnn']:.2f}, FC {median[n]['fc']:.2f}" for n in runs) + " (medians)",

@@ -31,13 +31,16 @@ SETTLE = 0.3  # seconds that the scheduler has to notice what a failed transfer 
 class ParallelTrainer(Trainer):
     """A `Trainer` whose steps are computed by the workers of a Dask cluster, on this machine or on many.
 
-    It gives the losses of `Trainer` up to the rounding of a sum that is cut in parts, and equal bits for equal numbers of workers
-    (of one kind of CPU).  Checkpoints are those of `Trainer`: either goes on from the other's, and with any number of workers;
-    where the number is another one, the resumed run is the same only to rounding, and a RuntimeWarning says so.
+    It gives the losses of `Trainer` up to the rounding of a sum that is cut in parts, and equal bits for equal numbers of
+    workers (of one kind of CPU).  Checkpoints are those of `Trainer`: either goes on from the other's, and with any number of
+    workers; where that is another one, the resumed run is the same only to rounding, and a RuntimeWarning says so.
 
-    In each step all weights travel to every worker, and back come the gradients.  Of a `Dense` layer's weight these are the two
-    factors of the product, where they are smaller.  It pays where the arithmetic of a part of the batch takes much longer than
-    that: with many machines, large images and few weights.  On one machine `Trainer` uses all CPUs already and is faster.
+    In each step all weights travel to every worker, and back come the gradients: of a `Dense` layer's weight the two factors of
+    the product, where they are smaller.  So it pays on many machines where the arithmetic of a part of the batch takes much
+    longer than sending that: for large images and few weights.  On one machine `Trainer` has all CPUs already and is faster.
+    On two cores an epoch of the paper's networks (1000 images, 68 MB of weights, in a step 136 MB there and 12 MB back) took
+    0.96 s with two workers, 0.34 s without; one of a network with 0.9 MB of weights (512 images of 64 x 64 x 3, three
+    `Conv2D`) 0.43 to 0.62 s with a worker on each core, 0.38 s with `Trainer` on both and 0.66 s on one.
 
     Parameters
     ----------
@@ -93,6 +96,8 @@ class ParallelTrainer(Trainer):
         super().__init__(model, loss, optimizer, seed=seed, trace=trace)
         if not isinstance(client, require_distributed().Client) or client.asynchronous:
             raise TypeError(f"client must be a distributed.Client that is not asynchronous, but is {client!r}")
+        if client.status != "running":
+            raise ValueError(f"client must be connected to a cluster, but is {client.status}")
         self.timeout = check.real("timeout", timeout, positive=True)
         for i, layer in enumerate(model.layers):
             draws = type(layer).reseed is not Layer.reseed
@@ -159,10 +164,12 @@ class ParallelTrainer(Trainer):
         if self._packed_as != (what := (repr(self.model), repr(self.loss))):
             self._replicas, self._packed, self._packed_as = {}, self._pack(), what
         try:
-            answers = self.client.sync(self._round, jobs)
-        except ConnectionError:
-            raise
-        except Exception as error:  # of any type: Dask's, its transport's, or from what a worker imports
+            answers = self.client.sync(self._round, jobs, self._replicas)
+        except BaseException as error:
+            self._replicas = {}  # lest a step under way on a worker, after Ctrl-C, meet the next one there
+            if type(error) is ConnectionError or not isinstance(error, Exception):
+                raise
+            # Of any type: Dask's, its transport's, or from what a worker imports.
             raise ConnectionError(f"the workers fail: {type(error).__name__}: {error}") from error
         for answer in answers:
             if isinstance(answer, Exception):
@@ -177,8 +184,8 @@ class ParallelTrainer(Trainer):
         except Exception as error:  # of any type, as the layers are
             raise TypeError(f"the model and the loss cannot be sent to the workers: {error}") from error
 
-    async def _round(self, jobs):
-        tasks = {asyncio.ensure_future(self._one(worker, job)): worker for worker, job in jobs.items()}
+    async def _round(self, jobs, replicas):
+        tasks = {asyncio.ensure_future(self._one(worker, job, replicas)): worker for worker, job in jobs.items()}
         try:
             await self._watch(tasks)
             return [task.result() for task in tasks]
@@ -186,10 +193,10 @@ class ParallelTrainer(Trainer):
             for task in tasks:
                 task.cancel()
 
-    async def _one(self, worker, job):
-        if worker not in self._replicas:
-            self._replicas[worker] = self._submit(worker, _Replica, await self._send(worker, self._packed))
-        answer = self._submit(worker, _answer, self._replicas[worker], await self._send(worker, job))
+    async def _one(self, worker, job, replicas):
+        if worker not in replicas:
+            replicas[worker] = self._submit(worker, _Replica, await self._send(worker, self._packed))
+        answer = self._submit(worker, _answer, replicas[worker], await self._send(worker, job))
         return await self.client.gather(answer, asynchronous=True)
 
     def _submit(self, worker, *task):
@@ -252,7 +259,7 @@ class _Replica:
         self.model, self.loss = pickle.loads(packed)
         for layer in self.model.layers:
             for name, value in vars(layer).items():
-                if isinstance(value, np.ndarray):
+                if isinstance(value, np.ndarray) and value.dtype.kind == "f":
                     vars(layer)[name] = kernels.copy(value)  # pickle puts it anywhere
 
     def gradients(self, job):
