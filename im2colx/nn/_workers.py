@@ -6,6 +6,7 @@ runs the user's script again in each.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import subprocess
@@ -60,8 +61,10 @@ def local_workers(count, timeout=60):
     with _silence(), contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="im2colx-workers-", ignore_cleanup_errors=True))
         cluster = _scheduler(distributed, stack)
+        client = distributed.Client(cluster.scheduler_address, set_as_default=False, direct_to_workers=True, timeout=timeout)
+        stack.callback(_close, client)
+        # Ended first: to the other end of a worker that is stopped, closing a connection takes for ever.
         processes = stack.enter_context(_processes(count, cluster.scheduler_address, Path(folder)))
-        client = stack.enter_context(_client(distributed, cluster.scheduler_address, timeout))
         _wait(client, processes, timeout, Path(folder))
         yield client
 
@@ -77,6 +80,7 @@ def _silence():
             logger.setLevel(logging.CRITICAL + 1)
         yield
     finally:
+        gc.collect()  # asyncio tells of the exceptions of its tasks when these are collected
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
 
@@ -88,8 +92,14 @@ def _scheduler(distributed, stack):
         cluster = distributed.SpecCluster({}, {"cls": distributed.Scheduler, "options": options}, silence_logs=False)
     except Exception as error:  # a socket that is refused comes as one of several types
         raise OSError(f"the workers cannot be started: {type(error).__name__}: {error}") from error
-    stack.callback(cluster.close, timeout=10)
+    stack.callback(_close, cluster)
     return cluster
+
+
+def _close(part):
+    """Close the client or the cluster.  It is in this process, so if that fails, nothing is left behind but threads."""
+    with contextlib.suppress(Exception):
+        part.close(timeout=10)
 
 
 @contextlib.contextmanager
@@ -118,15 +128,6 @@ def _processes(count, address, folder):
             process.kill()
         for process in processes:
             process.wait()
-
-
-@contextlib.contextmanager
-def _client(distributed, address, timeout):
-    client = distributed.Client(address, set_as_default=False, direct_to_workers=True, timeout=timeout)
-    try:
-        yield client
-    finally:
-        client.close(timeout=10)
 
 
 def _wait(client, processes, timeout, folder):

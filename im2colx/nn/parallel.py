@@ -163,14 +163,15 @@ class ParallelTrainer(Trainer):
         """What the workers answer to their jobs, in order; ConnectionError if one of them does not."""
         if self._packed_as != (what := (repr(self.model), repr(self.loss))):
             self._replicas, self._packed, self._packed_as = {}, self._pack(), what
+        replicas, self._replicas = self._replicas, {}  # new ones after Ctrl-C, lest a step under way there meet the next
+        failure = ""
         try:
-            answers = self.client.sync(self._round, jobs, self._replicas)
-        except BaseException as error:
-            self._replicas = {}  # lest a step under way on a worker, after Ctrl-C, meet the next one there
-            if type(error) is ConnectionError or not isinstance(error, Exception):
-                raise
-            # Of any type: Dask's, its transport's, or from what a worker imports.
-            raise ConnectionError(f"the workers fail: {type(error).__name__}: {error}") from error
+            answers = self.client.sync(self._round, jobs, replicas)
+        except Exception as error:  # of any type: ours, Dask's, its transport's, or from what a worker imports
+            failure = str(error) if type(error) is ConnectionError else f"the workers fail: {type(error).__name__}: {error}"
+        if failure:  # raised here, it does not keep alive all that was under way
+            raise ConnectionError(failure)
+        self._replicas = replicas
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
