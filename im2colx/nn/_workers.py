@@ -8,6 +8,7 @@ runs the user's script again in each.
 import contextlib
 import gc
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def local_workers(count, timeout=60):
         client = distributed.Client(cluster.scheduler_address, set_as_default=False, direct_to_workers=True, timeout=timeout)
         stack.callback(_close, client)
         # Ended first: to the other end of a worker that is stopped, closing a connection takes for ever.
-        processes = stack.enter_context(_processes(count, cluster.scheduler_address, Path(folder)))
+        processes = stack.enter_context(_processes(count, cluster.scheduler_address, timeout, Path(folder)))
         _wait(client, processes, timeout, Path(folder))
         yield client
 
@@ -103,7 +104,7 @@ def _close(part):
 
 
 @contextlib.contextmanager
-def _processes(count, address, folder):
+def _processes(count, address, timeout, folder):
     threads = str(max(1, get_num_threads() // count))
     environment = os.environ | {
         # The workers import what this process can.
@@ -112,8 +113,10 @@ def _processes(count, address, folder):
     }
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.setdefault(name, threads)
-    command = [sys.executable, "-m", "dask", "worker", address, "--no-nanny", "--nthreads", "1", "--memory-limit", "0",
-               "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(folder)]
+    # Where this process is killed, those that it had connect end at once, and those that start after the death timeout.
+    command = [sys.executable, "-m", "dask", "worker", address, "--death-timeout", str(math.ceil(timeout) + 5),
+               "--no-nanny", "--no-dashboard", "--nthreads", "1", "--memory-limit", "0", "--host", "127.0.0.1",
+               "--local-directory", str(folder)]
     processes = []
     try:
         for number in range(count):
