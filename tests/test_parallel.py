@@ -1,6 +1,7 @@
 """Training on worker processes: the numbers of one process, and a clear end whatever happens to a worker."""
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -167,6 +168,19 @@ class Plain:
 
 def test_any_optimizer_will_do(client):
     assert_same(trained(cnn, Plain, client), trained(cnn, nn.SGD), CLOSE["float64"])
+
+
+class Halved(nn.Sequential):
+    def gradients(self):
+        return [(name, g / 2) for name, g in super().gradients()]
+
+
+def test_a_model_that_changes_its_gradients(client):
+    layers = [nn.Flatten(), nn.Dense(36), nn.Reshape((6, 6, 1))]
+    runs = [trained(lambda: Halved(copy.deepcopy(layers), input_shape=(6, 6, 1)), nn.SGD, some) for some in (client, None)]
+    assert_same(*runs, CLOSE["float32"])
+    whole = trained(lambda: nn.Sequential(copy.deepcopy(layers), input_shape=(6, 6, 1)), nn.SGD)
+    assert whole.history["train_loss"] != pytest.approx(runs[0].history["train_loss"], rel=1e-3)
 
 
 def test_a_cluster_of_one_s_own(client):

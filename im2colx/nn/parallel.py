@@ -21,6 +21,7 @@ from im2colx._extras import require_distributed
 from . import _checks as check
 from . import _kernels as kernels
 from .layers import Layer
+from .model import Sequential
 from .optimizers import takes_late_gradients
 from .trainer import Trainer
 
@@ -273,8 +274,14 @@ class _Replica:
             loss, gradient = self.loss.value_and_grad(self.model.forward(job.x, training=True), job.y)
             if not math.isfinite(loss):
                 return loss, None
-            self.model.backward_late(gradient * job.share)
-            return loss * job.share, [_smaller(g, job.largest / job.share) for _, g in self.model.late_gradients()]
+            gradient = gradient * job.share
+            if check.keeps(self.model, Sequential, "backward", "gradients"):
+                self.model.backward_late(gradient)
+                gradients = self.model.late_gradients()
+            else:  # a subclass may do more with them
+                self.model.backward(gradient, input_gradient=False)
+                gradients = self.model.gradients()
+            return loss * job.share, [_smaller(g, job.largest / job.share) for _, g in gradients]
 
 
 def _smaller(gradient, scale):
