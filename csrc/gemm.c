@@ -47,11 +47,12 @@ typedef struct {
     ptrdiff_t depth; /* of a piece */
     ptrdiff_t bands, groups, slices;
     int packs_first;
+    int in_place;    /* whole panels are read where they lie */
     int is_direct;   /* tiles are written to c, not to a scratch */
     int threads;
     ptrdiff_t packed_bytes, partial_bytes, scratch_bytes, bytes_each; /* the last two of a thread */
     char *packed, *partial, *workers;
-    ptrdiff_t along[INNER], in_band[INNER], in_panel[INNER]; /* offsets of the elements of a piece */
+    ptrdiff_t along[INNER], in_band[INNER], in_panel[INNER], in_right[INNER]; /* offsets of the elements of a piece */
 } product;
 
 static ptrdiff_t lines(ptrdiff_t bytes) { return divide_up(bytes, 64) * 64; }
@@ -195,9 +196,14 @@ static void product_task(void *argument, ptrdiff_t task, int worker, im2colx_job
         for (ptrdiff_t index = p_begin; index < p_end; index++) {
             const panel p = panel_at(s, index);
             if (im2colx_stopped(job)) return;
+            const int in_place = s->in_place && p.filled == p.vectors * s->kernel->lanes;
             const char *right = s->packed ? packed_at(s, index, q) : right_panel;
             stretch next_right = {0};
-            if (!s->packed) {
+            sum.b_inner = s->in_panel;
+            if (in_place) {
+                right = s->right.data + (p.column + q * s->right.inner) * size;
+                sum.b_inner = s->in_right;
+            } else if (!s->packed) {
                 pack(s, p, q, next, right_panel);
                 const int is_last = index + 1 == p_end;
                 const panel n = panel_at(s, is_last ? p_begin : index + 1);
@@ -280,6 +286,7 @@ static void choose(product *s)
     s->width = divide_up(s->vectors, s->panels) * s->kernel->lanes;
     s->depth = min_size(INNER, PIECE_BYTES / (s->width * s->size));
     s->packs_first = s->rows > LONG_BAND && s->panels * s->width * s->sum * s->size <= PACK_FIRST_BYTES;
+    s->in_place = s->right.outer == 1 && s->rows <= MICRO_ROWS; /* to be met but once: not worth a copy */
     s->bands = divide_up(s->rows, s->packs_first ? BAND_ROWS : LONG_BAND);
     s->slices = clamp_size(s->sum / SLICE, 1, divide_up(SLICED_TASKS, s->bands));
     const ptrdiff_t width = s->vectors * s->kernel->lanes, most_rows = divide_up(s->rows, s->bands);
@@ -321,6 +328,7 @@ im2colx_status im2colx_gemm(const im2colx_gemm_call *call)
         s.along[i] = i;
         s.in_band[i] = i * LONG_BAND;
         s.in_panel[i] = i * s.width;
+        s.in_right[i] = i * s.right.inner;
     }
     im2colx_status status = IM2COLX_OK;
     if (s.packed) status = im2colx_run(s.panels, s.threads, pack_task, &s, call->poll);

@@ -16,7 +16,7 @@ from im2colx.nn import _kernels as kernels
 # m, k, n: around the sizes of tiles and vectors, bands (96 and 256 rows), pieces (at most 512) and slices (1024) of the sum,
 # both in a packed operand, and the empty.
 PRODUCTS = [(1, 1, 1), (6, 5, 16), (7, 13, 65), (128, 300, 100), (97, 3, 784), (300, 140, 33), (5, 2100, 40), (600, 9, 128),
-            (256, 30, 33), (20, 700, 64), (300, 2100, 33), (3, 0, 4), (0, 3, 4), (3, 4, 0)]  # fmt: skip
+            (256, 30, 33), (20, 700, 64), (300, 2100, 33), (4, 700, 250), (5, 2100, 128), (3, 0, 4), (0, 3, 4), (3, 4, 0)]  # fmt: skip
 STEPS = {
     "sgd": lambda: nn.SGD(lr=0.05),
     "momentum": lambda: nn.SGD(lr=0.05, momentum=0.9),
