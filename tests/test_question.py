@@ -363,8 +363,10 @@ def test_figures():
         assert png.startswith(b"\x89PNG") and len(png) > 5000
     again = figures._weights(made_up(), figures.LIGHT)
     assert again == drawn["question_weights.png"]  # the same run gives the same files
-    other = figures.draw(made_up(apart=1e-9, seeds=1), dark=True, long={"sgd": [0.0]})
+    other = figures.draw(made_up(apart=1e-9, seeds=1), dark=True, long={"sgd": [0.0], "adam": [0.0, 1e-9]})
     assert list(other) == list(drawn) and not set(other.values()) & set(drawn.values())
+    # Of networks that stayed equal there is nothing to draw.
+    assert list(figures.draw(made_up(seeds=1), long={"sgd": [0.0], "adam": [0.0, 0.0]})) == list(drawn)[:-1]
 
 
 def test_page_tells_what_it_is_given():

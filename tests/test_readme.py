@@ -1,10 +1,12 @@
 """README tells the truth: its examples run, its commands are two, and CI runs the second."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import im2colx
+from im2colx.experiments.verdict import AUTHORS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,3 +52,19 @@ def test_no_file_is_generated_or_binary():
 def test_the_package_is_small():
     size = sum(path.stat().st_size for path in (ROOT / "im2colx").rglob("*") if path.suffix in (".py", ".html"))
     assert size < 700_000
+
+
+def test_the_study_s_numbers_are_those_of_its_files():
+    study = ROOT / "docs" / "study"
+    table = re.findall(r"^\| (SGD|Adam), (output|weight)s \| (\S+) \| (\S+) \| (\S+) \|$", (study / "README.md").read_text(), re.MULTILINE)
+    assert len(table) == 4
+    runs = [json.loads((folder / "metrics.json").read_text()) for folder in (study, study / "float32")]
+    for optimizer, kind, *shown in table:
+        numbers = [run[optimizer.lower()][f"{kind}_distance"] for run in runs]
+        authors = AUTHORS[optimizer.lower()][("output", "weight").index(kind)]
+        assert shown == [f"{number:.3g}" for number in (*numbers, authors)]
+    for run, command in zip(runs, ["--sums float64", "--sums same"], strict=True):
+        settings = run["settings"]
+        assert command in settings["command"] and settings["epochs"] == 400 and "/" not in settings["command"].partition("docs/study")[0]
+        assert settings["data"]["name"] == "the MNIST idx files" and settings["images"] == 1000
+        assert f"{settings['machine']['cpu']}" in (study / "README.md").read_text()

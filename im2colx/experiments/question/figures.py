@@ -19,7 +19,7 @@ def draw(found, *, dark=False, long=None):
     dark : bool
         Whether the figures are for a dark page.
     long : dict of str to list, optional
-        For each optimizer of the paper's experiment, the weight distance after every epoch.
+        For each optimizer of the paper's experiment, the weight distance after every epoch.  Not drawn if all are 0.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def draw(found, *, dark=False, long=None):
         "question_rates.png": _rates(found, colors),
         "question_stability.png": _stability(found, colors),
     }
-    if long is not None:
+    if long is not None and any(map(any, long.values())):
         figures["question_long.png"] = _long(long, colors)
     return figures
 
@@ -148,9 +148,9 @@ def _rates(found, colors):
                 _curves(axes, found.distances(case), colors[color], label, style)
             axes.set_yscale("log")
             _whole_epochs(axes)
-            axes.legend(fontsize=9, loc="upper left")
+            axes.legend(fontsize=9, loc="lower right")
         low, high = every_axes[0].get_ylim()
-        every_axes[0].set_ylim(low, high * 30)
+        every_axes[0].set_ylim(low / 1000, high)  # below the curves there is room for it
     return png.getvalue()
 
 
