@@ -6,7 +6,7 @@ def require_matplotlib():
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError(f"the figures need matplotlib ({error}): pip install 'im2colx[experiment]'") from error
+        raise ImportError(f"the figures need matplotlib ({error}): pip install matplotlib") from error
     return matplotlib
 
 
@@ -15,5 +15,5 @@ def require_distributed():
     try:
         import distributed
     except ImportError as error:
-        raise ImportError(f"workers need the package distributed ({error}): pip install 'im2colx[workers]'") from error
+        raise ImportError(f"workers need the package distributed ({error}): pip install distributed") from error
     return distributed

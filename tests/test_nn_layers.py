@@ -309,5 +309,6 @@ def test_the_dtype_of_sums_is_checked_and_told():
         assert repr(make("float64")).endswith(", sum_dtype='float64')") and "sum_dtype" not in repr(make(None))
         with pytest.raises(ValueError, match="sum_dtype must be 'float64', but is 'float16'"):
             make("float16")
+        assert make(np.float64).sum_dtype == make(np.dtype("float64")).sum_dtype == "float64"
         with pytest.raises(TypeError, match="sum_dtype must be a str"):
-            make(np.float64)
+            make(64)

@@ -448,7 +448,7 @@ def test_the_question_in_the_report_of_the_paper_s_run(light, tmp_path, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.html", "metrics.json", "question.json"} < names and "checkpoints" not in names
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Why do the curves part under Adam?" in page and "$" not in re.sub('base64,[^"]*', "", page)
+    assert "Why did the authors’ curves part under Adam?" in page and "$" not in re.sub('base64,[^"]*', "", page)
     assert page.count("data:image/png;base64,") == 2 * (5 + len(FIGURES) + 1)
     kept = json.loads((tmp_path / "question.json").read_text())
     assert {result["seed"] for result in kept["results"]} == {3} and kept["settings"]["epochs"] == 2

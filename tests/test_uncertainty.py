@@ -283,7 +283,7 @@ def test_files_of_a_run(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "new" / "folder"
     assert run_command("--out", out, "--epochs", 6, "--seeds", 1, "--seed", 9) == 0
     shown = capsys.readouterr().out
-    assert "Unsure of turned digits: yes." in shown
+    assert "Unsure of turned digits. " in shown
     pictures = list(report._CAPTIONS)
     assert sorted(path.name for path in out.iterdir()) == sorted([*pictures, "metrics.json", "report.html"])
     assert all((out / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for name in pictures)

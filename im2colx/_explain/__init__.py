@@ -235,7 +235,7 @@ class Explanation:
         Raises
         ------
         ImportError
-            If matplotlib is missing (``pip install 'im2colx[experiment]'``).
+            If matplotlib is missing (``pip install matplotlib``).
         """
         from im2colx._explain.png import draw
 

@@ -162,7 +162,8 @@ def _image(name, data):
         if int(number) >= len(digits.train_images):
             raise ValueError(f"--image is {name!r}, but there are only {len(digits.train_images):,} training images, from 0")
         label = digits.train_labels[int(number)]
-        return digits.train_images[int(number)][None], f"training image {int(number)} of MNIST, a handwritten {label}"
+        of = "MNIST" if len(digits.train_images) == 60000 else f"{len(digits.train_images):,} ({digits.source['name']})"
+        return digits.train_images[int(number)][None], f"training image {int(number)} of {of}, a handwritten {label}"
     require_matplotlib()
     from matplotlib.image import imread
 

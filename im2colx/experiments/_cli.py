@@ -76,7 +76,7 @@ def add_arguments(parser):
     )
     add(
         "--workers", type=_run.integer(1, 256), metavar="N",
-        help="train on N processes of this machine, each with a part of every batch (needs im2colx[workers]): the same "
+        help="train on N processes of this machine, each with a part of every batch (needs the package distributed): the same "
         "losses to rounding. Slower than one process with as many threads (three times on two cores), for in every step the "
         "68 MB of weights go to each; nn.ParallelTrainer does it on many machines. If one is lost, --resume goes on with any N",
     )

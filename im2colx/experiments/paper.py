@@ -237,18 +237,21 @@ def output_distance(cnn_weights, fc_weights, images, method="auto"):
     cnn_weights, fc_weights : ndarray, shape (16, 128)
     images : ndarray, shape (n, 28, 28, 1)
     method : str
-        The method of `im2colx.conv2d` for the convolutional layer; the other is a product with the patches.
+        The method of `im2colx.conv2d` for the convolutional layer; the other is a `nn.Dense` on the patches.
 
     Returns
     -------
     float
     """
     filters = np.ascontiguousarray(cnn_weights).reshape(KERNEL, KERNEL, 1, FILTERS)
+    dense = nn.Sequential([nn.Dense(FILTERS, bias=False)], input_shape=(ROWS, PATCH), dtype=fc_weights.dtype)
+    dense.set_weights([fc_weights])
     distances = []
     for start in range(0, len(images), BATCH):  # all at once would hold 1000 * 21632 numbers, three times
         some = images[start : start + BATCH]
         by_conv = im2colx.conv2d(some, filters, stride=STRIDE, layout="NHWC", method=method)
-        difference = by_conv.reshape(len(some), ROWS, FILTERS) - (patches(some) @ fc_weights).astype(np.float64)
+        by_dense = dense.predict(patches(some), BATCH)
+        difference = np.subtract(by_conv.reshape(by_dense.shape), by_dense, dtype=np.float64)
         distances.append(np.linalg.norm(difference.reshape(len(some), -1), axis=1))
     return float(np.mean(np.concatenate(distances)))
 

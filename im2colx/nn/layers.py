@@ -138,7 +138,7 @@ class Dense(Layer):
         self.units = check.whole("units", units)
         self.use_bias = check.flag("bias", bias)
         self.init = check.choice("init", init, _INITS)
-        self.sum_dtype = sum_dtype if sum_dtype is None else check.choice("sum_dtype", sum_dtype, ("float64",))
+        self.sum_dtype = _checked_sum_dtype(sum_dtype)
         self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
         self._late = None  # the gradient of the weight, while it is not computed
 
@@ -273,7 +273,7 @@ class Conv2D(Layer):
         self.layout = check.choice("layout", layout, ("NHWC", "NCHW"))
         self.use_bias = check.flag("bias", bias)
         self.init = check.choice("init", init, _INITS)
-        self.sum_dtype = sum_dtype if sum_dtype is None else check.choice("sum_dtype", sum_dtype, ("float64",))
+        self.sum_dtype = _checked_sum_dtype(sum_dtype)
         self.weight_names = ("weight", "bias") if self.use_bias else ("weight",)
         self._conv = dict(stride=check.pair("stride", stride), pad=pad, dilation=check.pair("dilation", dilation),
                           groups=self.groups, layout=self.layout, method=method)
@@ -342,6 +342,12 @@ class Conv2D(Layer):
     def __repr__(self):
         conv = ", ".join(f"{name}={value!r}" for name, value in self._conv.items())
         return f"Conv2D({self.filters}, {self.kernel}, {conv}, bias={self.use_bias}, init={self.init!r}{_sums(self)})"
+
+
+def _checked_sum_dtype(dtype):
+    if isinstance(dtype, (type, np.dtype)):
+        dtype = np.dtype(dtype).name
+    return dtype if dtype is None else check.choice("sum_dtype", dtype, ("float64",))
 
 
 def _sums(layer):

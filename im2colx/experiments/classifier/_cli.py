@@ -84,7 +84,7 @@ def _classifier(args):
     _run.write(args.out, light | {"classifier.html": page, "classifier.json": json.dumps(metrics, indent=1) + "\n"})
     checkpoints.remove()
     for verdict in judge(metrics).values():
-        print(f"\n{verdict.title}: {'yes' if verdict.ok else 'no'}. {verdict.text}")
+        print(f"\n{verdict.title}. {verdict.text}")
     print(f"\nReport: {args.out / 'classifier.html'}")
     return 0
 

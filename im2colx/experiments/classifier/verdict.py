@@ -28,7 +28,7 @@ def _reads(metrics):
             text += f"At least {GOAL:.1%} was to be expected. "
     else:
         ok, title = accuracy > plain, "It reads better than the plainest rule"
-        text += f"It learned from {settings['images']:,} instead of {FULL:,} digits, from which {GOAL:.1%} is to be expected. "
+        text += f"It learned from {settings['images']:,} digits; with all {FULL:,} at least {GOAL:.1%} is to be expected. "
     return Verdict(ok, title if ok else "It reads worse than it should", text.strip())
 
 

@@ -78,6 +78,6 @@ def _study(args):
     page = report.build(metrics, light, figures.draw(results, grown, dark=True))
     _run.write(args.out, light | {"report.html": page, "metrics.json": json.dumps(metrics) + "\n"})
     for verdict in judge(results).values():
-        print(f"\n{verdict.title}: {'yes' if verdict.ok else 'no'}. {verdict.text}")
+        print(f"\n{verdict.title}. {verdict.text}")
     print(f"\nReport: {args.out / 'report.html'}")
     return 0

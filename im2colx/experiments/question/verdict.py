@@ -141,7 +141,7 @@ def judge(findings):
     return {
         "Same products": _same(findings),
         "Other products": _rounding(findings),
-        "Finer rounding, larger ε": _finer(findings),
+        "Finer rounding": _finer(findings),
         "Is it the adaptive rates?": _rates(findings),
     }
 
@@ -246,7 +246,7 @@ def _steps(found):
     least = min(ratios[case.name] for case in parted)
     above = [case.title for case in others if ratios[case.name] >= least]
     text = (
-        f"Where the networks part, the steps are {_range([ratios[case.name] for case in parted])} of the limit beyond which "
+        f"Where the networks part, the steps (medians over the seeds) are {_range([ratios[case.name] for case in parted])} of the limit beyond which "
         f"small deviations grow; where they stay together, {_range([ratios[case.name] for case in others])}. "
     )
     if not above:
