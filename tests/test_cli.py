@@ -1,6 +1,7 @@
 """The command line, as a person would use it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -74,3 +75,11 @@ def test_mistakes_end_with_2_and_a_line(arguments, message, capsys):
 def test_python_dash_m():
     result = subprocess.run([sys.executable, "-m", "im2colx", "--version"], capture_output=True, text=True)
     assert result.stdout.strip() == f"im2colx {im2colx.__version__}"
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = [sys.executable, "-m", "im2colx", "explain", "--x", "64,64", "--w", "9,9"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 141)
