@@ -155,7 +155,7 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, 1 for a failed self-test, 2 for bad arguments or data, 130 for Ctrl-C, 141 if nobody reads the output.
+        Exit code: 0, 1 for a failed self-test, 2 for bad arguments or data, 130 for Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     if getattr(args, "pad", 0) is None:
@@ -166,7 +166,7 @@ def main(argv=None):
         return code
     except BrokenPipeError:  # whoever read the output has enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python tries again at its end
-        return 141
+        return 0
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         print(f"im2colx {args.command}: error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,6 @@
 """The command ``im2colx explain``: its options, and what it shows."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -89,9 +88,8 @@ def run(args):
     """
     try:
         return _run(args)
-    except BrokenPipeError:  # of a reader like `head`; nothing more can be said to it, not even when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # the command line knows what to do
+        raise
     except (ImportError, OSError) as error:
         print(f"im2colx explain: error: {error}", file=sys.stderr)
         return 2
