@@ -84,6 +84,7 @@ def test_classify_one_and_many():
     (np.zeros((1, 28, 28, 1)), ValueError, r"but has \(1, 28, 28, 1\)"),
     (np.full((28, 28), 256), ValueError, "numbers from 0 to 255, but has 256 to 256"),
     (np.full((28, 28), -0.1), ValueError, "numbers from 0 to 255, but has -0.1"),
+    (np.full((28, 28), 0.5), ValueError, "but has none above 0.5: multiply them by 255"),
     (np.full((28, 28), np.nan), ValueError, "numbers from 0 to 255, but has nan"),
     (np.full((28, 28), "7"), TypeError, "numbers from 0 to 255, but has dtype <U1"),
 ])

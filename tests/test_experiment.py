@@ -17,7 +17,7 @@ import pytest
 
 import im2colx
 from im2colx import _files, datasets, nn
-from im2colx.experiments import _cli, figures, paper, report, verdict
+from im2colx.experiments import _cli, _run, figures, paper, report, verdict
 from im2colx.experiments._checkpoints import Checkpoints
 
 FIGURES = ["fig07_sgd_loss", "fig08_architectures", "fig09_weights_histogram", "fig10_adam_loss", "reconstructions"]
@@ -331,13 +331,20 @@ def test_damaged_checkpoints_are_refused(light, tmp_path, capsys):
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_the_folder_of_checkpoints(tmp_path):
+def test_how_to_go_on(monkeypatch):
+    for script, begins in [("/a b/bin/im2colx", "'/a b/bin/im2colx' experiment"), ("/a/pytest", "python -m im2colx experiment")]:
+        monkeypatch.setattr(sys, "argv", [script])
+        assert _run.to_resume("python -m im2colx experiment --out x") == f"{begins} --out x --resume"
+
+
+def test_the_folder_of_checkpoints(tmp_path, capsys):
     folder = Checkpoints(tmp_path / "c", ["a.npz", "b.npz"], {"seed": 1})
     assert not folder.open(resume=True)
     assert [path.name for path in folder.folder.iterdir()] == ["settings.json"]
     (folder.folder / "b.npz.previous").write_bytes(b"")  # all that is left where a file system has no hard links
-    assert folder.open(resume=True)
+    assert folder.open(resume=True) and capsys.readouterr().out == ""
     assert not folder.open(resume=False) and not (folder.folder / "b.npz.previous").exists()
+    assert f"in {folder.folder} are given up; --resume" in capsys.readouterr().out
     (folder.folder / "a.npz").write_bytes(b"")
     (folder.folder / "c.npz").write_bytes(b"mine")
     assert folder.open(resume=True)

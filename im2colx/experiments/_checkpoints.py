@@ -57,10 +57,15 @@ class Checkpoints:
         self._sweep()
         if resume and self._note.exists():
             self._compare()
-            return any(file.exists() or previous(file).exists() for file in self._files)
+            return self._any()
+        if self._any():
+            print(f"The checkpoints of an interrupted run in {self.folder} are given up; --resume goes on from such.", flush=True)
         self._unlink()
         _files.write_bytes(self._note, json.dumps(self._settings, indent=1) + "\n")
         return False
+
+    def _any(self):
+        return any(file.exists() or previous(file).exists() for file in self._files)
 
     def remove(self):
         """Remove what `open` and the run put there, and the folder unless something else is in it."""

@@ -95,7 +95,7 @@ def run(args):
     return _run.guarded(
         "experiment",
         lambda: _experiment(args),
-        interrupted=f"To go on:\n  {_command(args)} --resume",
+        interrupted=f"To go on:\n  {_run.to_resume(_command(args))}",
         memory="; training needs about 0.5 GB in float32 and 1 GB in float64",
     )
 
@@ -143,7 +143,7 @@ def _train(args, settings, images, checkpoints, resuming):
                 for optimizer in settings.optimizers
             }
         except ConnectionError as error:
-            raise ConnectionError(f"{error}. To go on, with as many workers or others: {_command(args)} --resume") from error
+            raise ConnectionError(f"{error}. To go on, with as many workers or others: {_run.to_resume(_command(args))}") from error
 
 
 def _settings(args):

@@ -144,6 +144,13 @@ def command(name, args, options):
     return shlex.join(words)
 
 
+def to_resume(command):
+    """The command that goes on with what `command` began, to be copied: by the script that was started, if it was one."""
+    if Path(sys.argv[0]).name == "im2colx":
+        command = command.replace("python -m im2colx", shlex.quote(sys.argv[0]), 1)
+    return f"{command} --resume"
+
+
 def surroundings(source):
     """What a result was made from and on: the digits, versions, the machine."""
     info = im2colx.info()

@@ -44,7 +44,7 @@ def add_arguments(parser):
 
 def run(args):
     """Run the study with the parsed arguments; the exit code as of `_run.guarded`."""
-    return _run.guarded(NAME, lambda: _classifier(args), interrupted=f"To go on:\n  {_command(args)} --resume")
+    return _run.guarded(NAME, lambda: _classifier(args), interrupted=f"To go on:\n  {_run.to_resume(_command(args))}")
 
 
 def _classifier(args):

@@ -117,6 +117,8 @@ def classify(model, images):
         raise ValueError(f"images must have shape ({SIDE}, {SIDE}) or (n, {SIDE}, {SIDE}), but has {images.shape}")
     if images.size and not (images.min() >= 0 and images.max() <= 255):
         raise ValueError(f"images must hold numbers from 0 to 255, but has {images.min()} to {images.max()}")
+    if images.dtype.kind == "f" and images.size and 0 < images.max() <= 1:
+        raise ValueError(f"images must hold numbers from 0 to 255, but has none above {images.max():g}: multiply them by 255")
     found = probabilities(model.predict(pixels(images.reshape(-1, SIDE, SIDE)), BATCH))
     digits, confidence = found.argmax(axis=1), found.max(axis=1)
     return (digits, confidence) if images.ndim == 3 else (int(digits[0]), float(confidence[0]))

@@ -45,7 +45,7 @@ def run(args):
     return _run.guarded(
         "experiment question",
         lambda: _question(args),
-        interrupted=f"To go on:\n  {_command(args)} --resume",
+        interrupted=f"To go on:\n  {_run.to_resume(_command(args))}",
         memory="; the study needs about 2 GB",
     )
 
