@@ -3,13 +3,13 @@
     python bench/training.py [--threads 1 2] [--rounds 5] [--images 1000] [--data DIR]
 
 Both begin with the same weights and see the same batches of 128 real digits, PyTorch with its fused optimizers.  Each has a
-process of its own for each number of threads, and all take turns, an epoch at a time; the first epoch, which allocates, is
-not counted, but its losses are compared.  What is printed is the median.
+process of its own for each number of threads, and all take turns of three epochs, the first of which is not counted.  What is
+printed is the median; the losses of the very first epoch are compared.
 
 step     an epoch by its number of batches
 traffic  what a step must read and write of the large weights (21632 x 784), their gradient and the optimizer's state, once
          for every pass over them, by the time of the step; activations (11 MB a batch and layer) are not counted
-peak     share of the multiply-adds that the machine does in registers, on as many threads, measured beside the epoch
+peak     share of the multiply-adds that the machine does in registers, on as many threads, measured before
 """
 
 import argparse
@@ -26,6 +26,7 @@ from contest import Contender, bandwidth, peak_flops, serve
 
 NETWORKS, OPTIMIZERS = ("cnn", "fc"), ("sgd", "adam")
 LIBRARIES = ("im2colx", "torch")
+TURN = 3  # epochs, of which the first is not counted: processors and threads wake up in it
 
 
 def passes(library, optimizer):
@@ -109,10 +110,12 @@ def work(library, threads, images, data):
         if (network, optimizer) not in trainings:
             kind = Torch if library == "torch" else Ours
             trainings[network, optimizer] = kind(network, optimizer, chosen, settings)
-        peak = peak_flops(threads)[0] if library == "im2colx" else None  # waiting threads of others would disturb it
-        start = time.perf_counter()
-        loss = trainings[network, optimizer].epoch(number)
-        return {"seconds": time.perf_counter() - start, "loss": loss, "peak": peak}
+        seconds, losses = [], []
+        for epoch in range(TURN * number, TURN * (number + 1)):
+            start = time.perf_counter()
+            losses.append(trainings[network, optimizer].epoch(epoch))
+            seconds.append(time.perf_counter() - start)
+        return {"seconds": seconds[1:], "loss": losses[0]}
 
     serve(answer)
 
@@ -128,10 +131,10 @@ def multiply_adds():
 
 
 def compete(libraries, threads, rounds, images, data):
-    """The answers by (network, optimizer) and library: a list without that of the first epoch."""
+    """By (network, optimizer) and library: the seconds of every epoch that counts."""
     contenders = {name: Contender(__file__, name, threads, images, *([data] if data else [])) for name in libraries}
     found = {(network, optimizer): {name: [] for name in libraries} for network in NETWORKS for optimizer in OPTIMIZERS}
-    for number in range(rounds + 1):
+    for number in range(rounds):
         for (network, optimizer), answers in found.items():
             for name, contender in contenders.items():
                 answers[name].append(contender.ask(network=network, optimizer=optimizer, number=number))
@@ -142,13 +145,14 @@ def compete(libraries, threads, rounds, images, data):
         # In the paper's Adam, as in Keras, the root's bias is corrected with epsilon added; in PyTorch's, before that.
         if not np.allclose(losses, losses[0], rtol={"sgd": 1e-5, "adam": 0.02}[optimizer]):
             raise AssertionError(f"not the same training: after an epoch of {network}, {optimizer} the losses are {losses}")
-    return {key: {name: list_[1:] for name, list_ in answers.items()} for key, answers in found.items()}
+    return {key: {name: [second for answer in list_ for second in answer["seconds"]] for name, list_ in answers.items()}
+            for key, answers in found.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of each that count (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default %(default)s)")
     parser.add_argument("--images", type=int, default=1000, help="of an epoch (default %(default)s)")
     parser.add_argument("--data", metavar="DIR", help="folder with the four MNIST files (default: as im2colx experiment)")
     args = parser.parse_args()
@@ -167,15 +171,14 @@ def main():
         print(f"-- {threads} thread{'s' * (threads > 1)}: peak {peak / 1e9:.0f} GFLOP/s (a step's products {floor * 1e3:.0f} ms),"
               f" scaling an array {speed / 1e9:.0f} GB/s")
         ratios = []
-        for (network, optimizer), answers in compete(libraries, threads, args.rounds, args.images, args.data).items():
+        for (network, optimizer), measured in compete(libraries, threads, args.rounds, args.images, args.data).items():
             cells, seconds = [], {}
             for name in libraries:
-                seconds[name] = statistics.median(answer["seconds"] for answer in answers[name])
+                seconds[name] = statistics.median(measured[name])
                 moved = passes(name, optimizer) * nbytes
                 cells.append(f"{name} {seconds[name]:.3f} s, step {seconds[name] / steps * 1e3:5.1f} ms,"
                              f" traffic {moved / 1e6:.0f} MB {moved * steps / seconds[name] / 1e9:4.1f} GB/s")
-            flops = 2 * multiply_adds() * args.images
-            share = statistics.median(flops / answer["seconds"] / answer["peak"] for answer in answers["im2colx"])
+            share = floor * steps / seconds["im2colx"]
             line = f"{network:3} {optimizer:4}  {' | '.join(cells)} | {share:.0%} of peak"
             if "torch" in seconds:
                 ratios.append(seconds["torch"] / seconds["im2colx"])
