@@ -135,6 +135,13 @@ def digits_of_mnist(monkeypatch):
     return images
 
 
+def test_a_digit_of_all_60000_is_one_of_mnist(capsys, monkeypatch):
+    images, labels = np.broadcast_to(np.uint8(7), (60000, 28, 28)), np.broadcast_to(np.uint8(5), 60000)
+    monkeypatch.setattr(datasets, "load_mnist", lambda data: datasets.MNIST(images, labels, images, labels, {"name": "digits"}))
+    assert cli.main(["explain", "--image", "mnist:59999", "--kernel", "7", "--stride", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["call"]["title"] == "training image 59999 of MNIST, a handwritten 5"
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_worked_example_of_the_paper_on_a_digit(capsys, digits_of_mnist, layout):
     """Fig. 6: one 28 x 28 image, one 7 x 7 filter with a stride of 7: 16 patches of 49 that do not overlap."""
