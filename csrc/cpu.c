@@ -6,14 +6,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#if defined(__aarch64__)
-#define SIMD128_NAME "neon"
-#elif defined(__x86_64__)
-#define SIMD128_NAME "sse2"
-#else
-#define SIMD128_NAME "vector128" /* whatever the compiler makes of vectors of 16 bytes */
-#endif
-
 static const char *const names[LEVELS] = {"scalar", SIMD128_NAME, "avx2", "avx512"};
 
 static atomic_int forced = LEVELS - 1;

@@ -119,13 +119,21 @@ typedef struct {
  * Same bits for any threads, batch, strides and orientation. */
 im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options);
 
+/* Whether no weight of the call's w is inf or nan. */
+im2colx_status im2colx_finite_weights(const im2colx_call *call, int *is_finite);
+
 /* w packed for filters in lanes: how many bytes it takes, and the packing. For the instruction set in force. */
 size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type);
 im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed);
 
+/* Bytes that a thread may take: what needs more is not for this method. */
+enum { IM2COLX_IMPLICIT_BYTES = 1536 << 10 };
+
 /* What im2colx_implicit will do. */
 typedef struct {
     size_t workspace_bytes;
+    ptrdiff_t convolutions; /* that it is made of; more than it does (grad_input with a large stride) if `is_too_many`, */
+    int is_too_many;        /* and then nothing else here is filled in */
     double cycles;        /* of one core, estimated */
     double multiply_adds; /* fewer than the geometry's where those with the padding are left out */
     const char *isa;

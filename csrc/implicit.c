@@ -12,6 +12,7 @@
  */
 #include "implicit.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -40,7 +41,7 @@ static void cut_bands(convolution *s, ptrdiff_t least)
         s->layout = layout_of_slab(g, g->channels, s->band, !s->is_filters, s->is_last, s->size);
         ptrdiff_t count = 1;
         for (int axis = 0; axis < IM2COLX_AXES; axis++) count *= divide_up(g->output[axis], s->band[axis]);
-        if ((!s->is_slab || s->layout.elements * s->size <= SLAB_BYTES) && count >= least) break;
+        if ((!s->is_slab || s->layout.elements * s->size <= s->slab_bytes) && count >= least) break;
         int axis = 0;
         while (axis < IM2COLX_AXES - 1 && s->band[axis] == 1) axis++;
         if (s->band[axis] == 1) break;
@@ -75,12 +76,18 @@ piece take_piece(const convolution *s, ptrdiff_t task, int worker)
         fill_slab(s->g, &s->layout, &x, s->g->channels, p.first, s->kernel, slab);
         p.x = slab;
     } else {
-        ptrdiff_t offset = 0;
-        for (int axis = 0; axis < IM2COLX_AXES; axis++)
-            offset += p.first[axis] * s->layout.step[axis] - s->g->pad[axis] * x.space[axis];
-        p.x = (char *)x.data + offset * s->size;
+        p.x = x.data;
     }
     return p;
+}
+
+const char *x_at(const convolution *s, const piece *p, const ptrdiff_t o[IM2COLX_AXES], const ptrdiff_t k[IM2COLX_AXES])
+{
+    ptrdiff_t offset = 0;
+    for (int axis = 0; axis < IM2COLX_AXES; axis++)
+        offset += s->is_slab ? o[axis] * s->layout.step[axis] + k[axis] * s->g->dilation[axis] * s->layout.space[axis]
+                             : map_axis(s->g, axis, p->first[axis] + o[axis], k[axis]) * s->layout.space[axis];
+    return p->x + offset * s->size;
 }
 
 char *y_at(const convolution *s, const piece *p, ptrdiff_t f, ptrdiff_t o0, ptrdiff_t o1)
@@ -146,7 +153,8 @@ static void consider_skipping(convolution *s)
 {
     const im2colx_geometry *g = s->g;
     const ptrdiff_t taps = taps_of(g), outputs = outputs_of(g);
-    if (!s->is_finite || s->is_last || !needs_padding(g) || (s->cut.chunks > 1 && s->cut.length % taps)) return;
+    if (s->outside == OUTSIDE_IS_ZERO && !s->is_finite) return;
+    if (s->is_last || !needs_padding(g) || (s->cut.chunks > 1 && s->cut.length % taps)) return;
     if ((double)outputs * (double)(taps * g->channels) * (double)g->filters < WORTH_SKIPPING) return;
     tap_class classes[MOST_CLASSES];
     const int count = find_classes(g, classes);
@@ -178,49 +186,6 @@ static int is_crowded(const convolution *s)
     return min_size(s->g->channels, s->piece) > 8 * (1024 / greatest_divisor(1024, stride / 64));
 }
 
-static void prepare(convolution *s)
-{
-    const im2colx_geometry *g = s->g;
-    const im2colx_tensor *x = &s->call->x;
-    const ptrdiff_t nr = s->kernel->lanes * s->kernel->vectors;
-    s->is_slab = needs_padding(g);
-    s->is_w_panel = s->call->w.outer == 1 && g->filters % s->kernel->lanes == 0;
-    s->cut = cut_sum(g, s->is_last);
-    s->piece = piece_chunks(s->cut);
-    s->skips = 0;
-    s->class_count = 1;
-    s->class_entries = 0;
-    s->share = 1;
-    if (s->is_filters) {
-        consider_skipping(s);
-        if (s->skips) s->is_slab = is_crowded(s);
-    } else {
-        const ptrdiff_t length = (g->output[1] - 1) * x->space[1] + g->output[2];
-        /* Read in place only with neighbours in a row, where no vector reads beyond the end, and not with a power of two
-         * from channel to channel, which would crowd a few sets of the cache. */
-        s->is_slab |= g->stride[0] != 1 || g->stride[1] != 1 || g->stride[2] != 1 || x->space[2] != 1
-                      || x->space[1] < g->output[2] || length < nr
-                      || (x->channel * s->size % 2048 == 0 && g->channels > 8 && g->filters > MICRO_ROWS);
-    }
-    /* An even share for every thread: bands, and where they are few, filters. */
-    const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
-    const ptrdiff_t shares = g->batch * g->groups * most;
-    const int is_uneven = s->is_filters && shares < 8 * s->threads && shares % s->threads; /* three panels for two threads */
-    cut_bands(s, is_uneven ? s->threads : divide_up(s->threads, max_size(1, shares)));
-    s->tasks = g->batch * g->groups * s->bands[0] * s->bands[1] * s->bands[2];
-    s->filter_parts = 1;
-    if (s->tasks < 8 * s->threads && s->tasks % s->threads) {
-        s->filter_parts = min_size(most, s->threads);
-        s->tasks *= s->filter_parts;
-    }
-    const ptrdiff_t width = s->is_filters ? panel_width(g->filters, s->kernel) : nr;
-    const int packs = s->is_filters && !s->packed && !s->is_w_panel;
-    s->packs_first = packs && s->w_group == g->filters * s->call->w.outer && packed_bytes(s) <= PACK_FIRST_BYTES;
-    s->band_pixels = packs && !s->packs_first ? BAND_PIXELS_PACKING : BAND_PIXELS;
-    s->scratch_elements = (s->is_filters ? min_size(s->band_pixels, s->band[0] * s->band[1] * s->band[2]) : MICRO_ROWS) * width;
-    s->panel_elements = packs && !s->packs_first ? width * min_size(s->piece * s->cut.length, g->channels * taps_of(g)) : 0;
-}
-
 static ptrdiff_t lines(ptrdiff_t bytes) { return divide_up(bytes, 64) * 64; }
 
 /* Bytes of the tables: for x and w, for a panel, for the classes, and these. */
@@ -236,10 +201,67 @@ static ptrdiff_t workspace_of(const convolution *s)
            + (s->packs_first ? lines(packed_bytes(s)) : 0);
 }
 
-/* The better orientation, or the one that was asked for. `w_group`: elements of w from group to group. */
-convolution choose_convolution(const im2colx_call *call, const im2colx_implicit_options *options, ptrdiff_t w_group)
+/* Whether x is read where it lies or copied, and with which taps. */
+static void choose_source(convolution *s)
 {
-    convolution s = {.call = call, .g = &call->geometry, .kernel = find_microkernel(call->type)};
+    const im2colx_geometry *g = s->g;
+    const im2colx_tensor *x = &s->call->x;
+    s->is_slab = needs_padding(g);
+    s->cut = cut_sum(g, s->is_last);
+    s->piece = piece_chunks(s->cut);
+    s->skips = 0;
+    s->class_count = 1;
+    s->class_entries = 0;
+    s->share = 1;
+    if (s->is_filters) {
+        consider_skipping(s);
+        if (s->skips) s->is_slab = is_crowded(s);
+    } else {
+        const ptrdiff_t length = limited_sum(limited_product(g->output[1] - 1, max_size(0, x->space[1])), g->output[2]);
+        /* Read in place only with neighbours in a row, where no vector reads beyond the end, and not with a power of two
+         * from channel to channel, which would crowd a few sets of the cache. */
+        s->is_slab |= g->stride[0] != 1 || g->stride[1] != 1 || g->stride[2] != 1 || x->space[2] != 1
+                      || x->space[1] < g->output[2] || length < s->kernel->lanes * s->kernel->vectors
+                      || (x->channel * s->size % 2048 == 0 && g->channels > 8 && g->filters > MICRO_ROWS);
+    }
+    s->multiplies_outside = needs_padding(g) && !s->skips;
+}
+
+static void prepare(convolution *s)
+{
+    const im2colx_geometry *g = s->g;
+    choose_source(s);
+    s->is_w_panel = s->call->w.outer == 1 && g->filters % s->kernel->lanes == 0;
+    const ptrdiff_t width = s->is_filters ? panel_width(g->filters, s->kernel) : s->kernel->lanes * s->kernel->vectors;
+    const int packs = s->is_filters && !s->packed && !s->is_w_panel;
+    s->packs_first = packs && s->w_group == g->filters * s->call->w.outer && packed_bytes(s) <= PACK_FIRST_BYTES;
+    s->band_pixels = packs && !s->packs_first ? BAND_PIXELS_PACKING : BAND_PIXELS;
+    const ptrdiff_t panel_columns = min_size(s->piece * s->cut.length, g->channels * taps_of(g));
+    s->panel_elements = packs && !s->packs_first ? limited_product(width, panel_columns) : 0;
+    s->scratch_elements = (s->is_filters ? min_size(s->band_pixels, outputs_of(g)) : MICRO_ROWS) * width;
+    /* The slab takes what the rest leaves. */
+    s->slab_elements = 0;
+    const ptrdiff_t left = IM2COLX_IMPLICIT_BYTES - workspace_of(s) - 64 - MICRO_VECTORS * s->kernel->lanes * s->size;
+    s->slab_bytes = clamp_size(left, 0, SLAB_BYTES);
+    /* An even share for every thread: bands, and where they are few, filters. */
+    const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
+    const ptrdiff_t shares = g->batch * g->groups * most;
+    const int is_uneven = s->is_filters && shares < 8 * s->threads && shares % s->threads; /* three panels for two threads */
+    cut_bands(s, is_uneven ? s->threads : divide_up(s->threads, max_size(1, shares)));
+    s->tasks = g->batch * g->groups * s->bands[0] * s->bands[1] * s->bands[2];
+    s->filter_parts = 1;
+    if (s->tasks < 8 * s->threads && s->tasks % s->threads) {
+        s->filter_parts = min_size(most, s->threads);
+        s->tasks *= s->filter_parts;
+    }
+    if (s->is_filters) s->scratch_elements = min_size(s->band_pixels, s->band[0] * s->band[1] * s->band[2]) * width;
+}
+
+/* The better orientation, or the one that was asked for. `w_group`: elements of w from group to group. */
+convolution choose_convolution(const im2colx_call *call, const im2colx_implicit_options *options, ptrdiff_t w_group,
+                               outside_is outside)
+{
+    convolution s = {.call = call, .g = &call->geometry, .kernel = find_microkernel(call->type), .outside = outside};
     s.packed = options->packed;
     s.is_last = options->order == IM2COLX_CHANNELS_LAST;
     s.size = (ptrdiff_t)im2colx_itemsize(call->type);
@@ -252,6 +274,8 @@ convolution choose_convolution(const im2colx_call *call, const im2colx_implicit_
     convolution other = s;
     other.is_filters = 1;
     prepare(&other);
+    const ptrdiff_t most = (ptrdiff_t)IM2COLX_IMPLICIT_BYTES * s.threads;
+    if (workspace_of(&s) > most || workspace_of(&other) > most) return workspace_of(&s) <= workspace_of(&other) ? s : other;
     return estimate(&s) <= estimate(&other) ? s : other;
 }
 
@@ -265,7 +289,8 @@ static void fill_tables(convolution *s, char *memory)
     s->classes = (tap_class *)memory;
     ptrdiff_t *entries = (ptrdiff_t *)(s->classes + (s->skips ? MOST_CLASSES : 1));
     offset_tables *o = &s->tables;
-    *o = make_tables(g, s->is_last, s->cut, &s->layout, &s->call->w, entries);
+    const slab_layout channels_only = {.channel = s->layout.channel}; /* where taps are left out, the classes know the others */
+    *o = make_tables(g, s->is_last, s->cut, s->skips ? &channels_only : &s->layout, &s->call->w, entries);
     entries += table_entries(s->cut);
     if (!s->is_filters) return;
     const ptrdiff_t *b_inner = o->w_inner;
@@ -287,7 +312,7 @@ static void fill_tables(convolution *s, char *memory)
     find_classes(g, s->classes);
     for (int i = 0; i < s->class_count; i++) {
         const ptrdiff_t length = s->skips * s->classes[i].taps;
-        fill_class(g, s->skips, s->classes + i, o->x_inner, b_inner, entries, entries + length);
+        fill_class(g, s->skips, s->classes + i, &s->layout, b_inner, entries, entries + length);
         entries += 2 * length;
     }
 }
@@ -325,26 +350,82 @@ void add_facts(const convolution *s, im2colx_implicit_facts *facts)
     facts->is_filters_in_lanes = s->is_filters;
     facts->is_slab = s->is_slab;
     facts->tasks += s->tasks;
+    facts->convolutions++;
 }
 
-/* Whether every weight is finite, where it pays to look: w in one block, and used by many outputs. */
-static int has_finite_weights(const im2colx_call *call, const im2colx_implicit_options *options)
+/* Weights of a task: far below the poll's period, and far above the cost of taking one. */
+enum { LOOK_ELEMENTS = 256 << 10 };
+
+typedef struct {
+    const im2colx_call *call;
+    const microkernel *kernel;
+    const char *block; /* the weights, if they fill one block of memory; NULL: one by one */
+    ptrdiff_t count;
+    atomic_int is_finite;
+} looking;
+
+/* Where the weights begin, if they fill one block of memory, each once, in whatever order. */
+static const char *block_of(const im2colx_call *call)
 {
     const im2colx_geometry *g = &call->geometry;
     const im2colx_tensor *w = &call->w;
-    const ptrdiff_t filter = g->channels * taps_of(g);
-    if (options->is_finite || options->order == IM2COLX_CHANNELS_LAST || !needs_padding(g)) return options->is_finite;
-    return is_filter_block(g, w) && w->outer == filter && g->batch * outputs_of(g) >= WORTH_LOOKING
-           && find_microkernel(call->type)->all_finite(w->data, g->groups * g->filters * filter);
+    const ptrdiff_t size[] = {g->groups * g->filters, g->channels, g->kernel[0], g->kernel[1], g->kernel[2]};
+    const ptrdiff_t stride[] = {w->outer, w->channel, w->space[0], w->space[1], w->space[2]};
+    ptrdiff_t reach = 1, first = 0, count = 1;
+    for (int axis = 0; axis < 5; axis++) {
+        if (size[axis] == 1) continue;
+        if (stride[axis] == 0) return NULL;
+        if (stride[axis] < 0) first += stride[axis] * (size[axis] - 1);
+        reach += (stride[axis] < 0 ? -stride[axis] : stride[axis]) * (size[axis] - 1);
+        count *= size[axis];
+    }
+    return reach == count ? (const char *)w->data + first * (ptrdiff_t)im2colx_itemsize(call->type) : NULL;
+}
+
+static void look_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+{
+    looking *s = argument;
+    const im2colx_geometry *g = &s->call->geometry;
+    const im2colx_tensor *w = &s->call->w;
+    const ptrdiff_t item = (ptrdiff_t)im2colx_itemsize(s->call->type), begin = task * LOOK_ELEMENTS;
+    const ptrdiff_t end = min_size(begin + LOOK_ELEMENTS, s->count);
+    int is_finite = 1;
+    (void)worker, (void)job;
+    if (!atomic_load_explicit(&s->is_finite, memory_order_relaxed)) return;
+    if (s->block) is_finite = s->kernel->all_finite(s->block + begin * item, end - begin);
+    for (ptrdiff_t i = begin; i < end && !s->block && is_finite; i++) {
+        ptrdiff_t k[IM2COLX_AXES];
+        unflatten(i % taps_of(g), g->kernel, k);
+        const ptrdiff_t filter = i / taps_of(g) / g->channels, channel = i / taps_of(g) % g->channels;
+        const ptrdiff_t at = filter * w->outer + channel * w->channel + k[0] * w->space[0] + k[1] * w->space[1] + k[2] * w->space[2];
+        is_finite = s->kernel->all_finite((const char *)w->data + at * item, 1);
+    }
+    if (!is_finite) atomic_store_explicit(&s->is_finite, 0, memory_order_relaxed);
+}
+
+im2colx_status im2colx_finite_weights(const im2colx_call *call, int *is_finite)
+{
+    const im2colx_geometry *g = &call->geometry;
+    looking s = {.call = call, .kernel = find_microkernel(call->type), .block = block_of(call)};
+    s.count = g->groups * g->filters * g->channels * taps_of(g);
+    atomic_init(&s.is_finite, 1);
+    const im2colx_status status = im2colx_run(divide_up(s.count, LOOK_ELEMENTS), call->threads, look_task, &s, call->poll);
+    *is_finite = atomic_load(&s.is_finite);
+    return status;
 }
 
 im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options)
 {
+    const im2colx_geometry *g = &call->geometry;
     if (call->op == IM2COLX_GRAD_WEIGHT) return implicit_grad_weight(call, options->order, NULL);
+    if (call->op == IM2COLX_GRAD_INPUT) return implicit_grad_input(call, options, NULL);
     im2colx_implicit_options known = *options;
-    known.is_finite = has_finite_weights(call, options);
-    if (call->op == IM2COLX_GRAD_INPUT) return implicit_grad_input(call, &known, NULL);
-    convolution s = choose_convolution(call, &known, call->geometry.filters * call->w.outer);
+    im2colx_status status = IM2COLX_OK;
+    if (!options->is_finite && options->order == IM2COLX_CHANNELS_FIRST && needs_padding(g)
+        && g->batch * outputs_of(g) >= WORTH_LOOKING)
+        status = im2colx_finite_weights(call, &known.is_finite);
+    if (status) return status;
+    convolution s = choose_convolution(call, &known, g->filters * call->w.outer, OUTSIDE_IS_ZERO);
     return convolve(&s);
 }
 
@@ -360,7 +441,7 @@ im2colx_implicit_facts im2colx_implicit_explain(const im2colx_call *call, const 
     } else if (call->op == IM2COLX_GRAD_INPUT) {
         implicit_grad_input(call, options, &facts);
     } else {
-        convolution s = choose_convolution(call, options, call->geometry.filters * call->w.outer);
+        convolution s = choose_convolution(call, options, call->geometry.filters * call->w.outer, OUTSIDE_IS_ZERO);
         add_facts(&s, &facts);
     }
     return facts;

@@ -58,6 +58,7 @@ void pack_panel(const offset_tables *o, const microkernel *kernel, const char *w
 typedef struct {
     range outputs[IM2COLX_AXES];
     ptrdiff_t taps;              /* of them inside */
+    ptrdiff_t first[IM2COLX_AXES]; /* the first of them on each axis */
     const ptrdiff_t *a_inner, *b_inner; /* their offsets in x and in w or its panel, for the channels of a chunk */
 } tap_class;
 
@@ -71,21 +72,28 @@ enum { MOST_CLASSES = 64, MOST_CLASS_TAPS = 2048 };
  * or with more than MOST_CLASS_TAPS taps together. */
 int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES]);
 
-/* The offsets of a class's taps for `channels` channels, from those of all taps: channels * taps of them, at `a` and `b`. */
-void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *c, const ptrdiff_t *a_all, const ptrdiff_t *b_all,
+/* The offsets of a class's taps for `channels` channels, channels * taps of them: at `a` in x from the class's first tap, which
+ * lies in the image where tap 0 may be far outside; at `b` those of `b_all`, which has all taps. */
+void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *c, const slab_layout *x, const ptrdiff_t *b_all,
                 ptrdiff_t *a, ptrdiff_t *b);
 
 /* ---- A convolution and its tasks ------------------------------------------------------------------------------------- */
+
+/* What lies outside the image: explicit zeros, that are multiplied like any number (0 * inf is nan); or nothing. The gradient
+ * of y, which takes the place of the image in that with respect to x, goes on with nothing. */
+typedef enum { OUTSIDE_IS_ZERO, OUTSIDE_IS_NOTHING } outside_is;
 
 typedef struct {
     const im2colx_call *call;
     const im2colx_geometry *g;
     const microkernel *kernel;
     const char *packed;       /* panels of w, or NULL */
+    outside_is outside;
     int is_last;
     int is_filters;           /* filters in lanes */
     int is_slab;              /* x is copied; otherwise read where it lies */
     int is_finite;            /* every weight is: what the padding would add is zero */
+    int multiplies_outside;   /* and it is multiplied, as zeros */
     ptrdiff_t skips;          /* if taps in the padding are left out: the channels of a chunk; otherwise zero */
     int packs_first;          /* a small w is packed before the tasks, not by each of them */
     int is_w_panel;           /* w is a panel as it lies: filters are neighbours, and whole vectors */
@@ -101,6 +109,7 @@ typedef struct {
     ptrdiff_t class_entries;  /* of their tables */
     double share;             /* of the multiply-adds that is left */
     ptrdiff_t band_pixels;    /* likewise: outputs at once */
+    ptrdiff_t slab_bytes;     /* that a thread may have */
     ptrdiff_t band[IM2COLX_AXES]; /* outputs of a task: all of some axes, a part of others */
     ptrdiff_t bands[IM2COLX_AXES];
     ptrdiff_t filter_parts, tasks;
@@ -113,11 +122,14 @@ typedef struct {
 typedef struct {
     ptrdiff_t n, g, filter_part;
     ptrdiff_t first[IM2COLX_AXES], count[IM2COLX_AXES]; /* outputs */
-    const char *x;                                      /* what tap 0 of the first output reads */
+    const char *x;                                      /* the image's first pixel, or the slab's */
 } piece;
 
 /* The task's piece; fills its slab. */
 piece take_piece(const convolution *s, ptrdiff_t task, int worker);
+
+/* What tap k of output o from the piece's first reads. In the image it must lie inside; in a slab that is cut, k is 0. */
+const char *x_at(const convolution *s, const piece *p, const ptrdiff_t o[IM2COLX_AXES], const ptrdiff_t k[IM2COLX_AXES]);
 
 /* Where filter f of the output at (o0, o1, 0) from the piece's first goes, and its bias. */
 char *y_at(const convolution *s, const piece *p, ptrdiff_t f, ptrdiff_t o0, ptrdiff_t o1);
@@ -128,13 +140,17 @@ void pixels_task(void *convolution, ptrdiff_t task, int worker, im2colx_job *job
 void filters_task(void *convolution, ptrdiff_t task, int worker, im2colx_job *job);
 
 /* The better way for the call, and doing it. */
-convolution choose_convolution(const im2colx_call *call, const im2colx_implicit_options *options, ptrdiff_t w_group);
+convolution choose_convolution(const im2colx_call *call, const im2colx_implicit_options *options, ptrdiff_t w_group,
+                               outside_is outside);
 im2colx_status convolve(convolution *s);
 
 /* Adds what it would do to what the whole call does. */
 void add_facts(const convolution *s, im2colx_implicit_facts *facts);
 
 /* ---- Gradients ------------------------------------------------------------------------------------------------------- */
+
+/* The gradient with respect to x is a convolution for each stride phase of x that a tap reaches; so many at most. */
+enum { MOST_PHASES = 64 };
 
 /* With `facts_only`, only what they would do. */
 im2colx_status implicit_grad_input(const im2colx_call *call, const im2colx_implicit_options *options,

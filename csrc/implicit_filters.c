@@ -10,11 +10,22 @@ typedef struct {
     ptrdiff_t first, count;
 } class_part;
 
-/* Outputs `band` of a task, in row-major order, listed class by class: what tap 0 of each reads, and its row of sums. */
+/* What the class's first tap of each of the outputs (o0, o1, columns) reads. */
+static void list_row(const convolution *s, const piece *p, const tap_class *class, ptrdiff_t o0, ptrdiff_t o1, range columns,
+                     const void **x)
+{
+    const ptrdiff_t count = range_size(columns), first[IM2COLX_AXES] = {o0, o1, columns.begin};
+    if (count < 1) return;
+    const char *from = class->taps ? x_at(s, p, first, class->first) : p->x; /* without a tap nothing is read */
+    const ptrdiff_t step = class->taps && count > 1 ? s->g->stride[2] * s->layout.space[2] * s->size : 0;
+    for (ptrdiff_t i = 0; i < count; i++) x[i] = from + i * step;
+}
+
+/* Outputs `band` of a task, in row-major order, listed class by class: what the first tap of each reads, and its row of sums. */
 static int list_band(const convolution *s, const piece *p, range band, char *sums, ptrdiff_t width, const void **x, void **c,
                      class_part parts[MOST_CLASSES])
 {
-    const ptrdiff_t size = s->size, columns = p->count[2], *step = s->layout.step;
+    const ptrdiff_t size = s->size, columns = p->count[2];
     const ptrdiff_t row_begin = band.begin / columns, row_end = divide_up(band.end, columns);
     ptrdiff_t listed = 0;
     int count = 0;
@@ -32,11 +43,9 @@ static int list_band(const convolution *s, const piece *p, range band, char *sum
             if (o0 >= inside[0].begin && o0 < inside[0].end && o1 >= inside[1].begin && o1 < inside[1].end) {
                 const ptrdiff_t begin = max_size(row * columns + inside[2].begin, band.begin);
                 const ptrdiff_t end = min_size(row * columns + inside[2].end, band.end);
-                const char *from = p->x + (o0 * step[0] + o1 * step[1] - row * columns * step[2]) * size;
-                for (ptrdiff_t pixel = begin; pixel < end; pixel++, listed++) {
-                    x[listed] = from + pixel * step[2] * size;
+                list_row(s, p, class, o0, o1, (range){begin - row * columns, end - row * columns}, x + listed);
+                for (ptrdiff_t pixel = begin; pixel < end; pixel++, listed++)
                     c[listed] = sums + (pixel - band.begin) * width * size;
-                }
             }
             if (++o1 == p->count[1]) {
                 o1 = 0;

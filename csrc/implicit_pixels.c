@@ -67,7 +67,8 @@ static void compute_run(const convolution *s, const piece *p, const output_run *
     const ptrdiff_t f_end = even_cut(s->g->filters, s->filter_parts, p->filter_part + 1);
     const ptrdiff_t blocks = divide_up(f_end - f_begin, MICRO_ROWS);
     const ptrdiff_t vectors = divide_up(run->length, lanes), tiles = divide_up(vectors, kernel->vectors);
-    const char *x = p->x + (run->o0 * s->layout.step[0] + run->o1 * s->layout.step[1]) * size;
+    const ptrdiff_t first_tap[IM2COLX_AXES] = {0, 0, 0};
+    const char *x = x_at(s, p, (ptrdiff_t[]){run->o0, run->o1, 0}, first_tap);
     const int is_packed_y = y->space[2] == 1 && (run->rows == 1 || y->space[1] == run->columns);
     const int is_dense = is_packed_y && (run->rows == 1 || run->pitch == run->columns);
     for (ptrdiff_t tile = 0; tile < tiles; tile++) {

@@ -54,6 +54,7 @@ static int ends_of_axis(const im2colx_geometry *g, int axis, ptrdiff_t ends[MOST
     int count = 2;
     ends[0] = 0;
     ends[1] = g->output[axis];
+    if (g->kernel[axis] > MOST_CLASS_TAPS) return 0;
     for (ptrdiff_t k = 0; k < g->kernel[axis]; k++) {
         const range reached = outputs_inside(g, axis, k);
         for (int side = 0; side < 2; side++) {
@@ -81,7 +82,9 @@ int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES])
         unflatten(i, parts, at);
         for (int axis = 0; axis < IM2COLX_AXES; axis++) {
             c.outputs[axis] = (range){ends[axis][at[axis]], ends[axis][at[axis] + 1]};
-            c.taps *= range_size(taps_inside(g, axis, c.outputs[axis].begin));
+            const range inside = taps_inside(g, axis, c.outputs[axis].begin);
+            c.first[axis] = inside.begin;
+            c.taps *= range_size(inside);
         }
         taps += c.taps;
         int to = i;
@@ -91,11 +94,15 @@ int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES])
     return taps <= MOST_CLASS_TAPS ? count : 0;
 }
 
-void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *class, const ptrdiff_t *a_all,
+void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *class, const slab_layout *x,
                 const ptrdiff_t *b_all, ptrdiff_t *a, ptrdiff_t *b)
 {
     range inside[IM2COLX_AXES];
-    for (int axis = 0; axis < IM2COLX_AXES; axis++) inside[axis] = taps_inside(g, axis, class->outputs[axis].begin);
+    ptrdiff_t step[IM2COLX_AXES]; /* in x; a dilation without a second tap may be huge */
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) {
+        inside[axis] = taps_inside(g, axis, class->outputs[axis].begin);
+        step[axis] = range_size(inside[axis]) > 1 ? g->dilation[axis] * x->space[axis] : 0;
+    }
     class->a_inner = a;
     class->b_inner = b;
     for (ptrdiff_t c = 0; c < channels; c++)
@@ -103,7 +110,8 @@ void fill_class(const im2colx_geometry *g, ptrdiff_t channels, tap_class *class,
             for (ptrdiff_t k1 = inside[1].begin; k1 < inside[1].end; k1++)
                 for (ptrdiff_t k2 = inside[2].begin; k2 < inside[2].end; k2++) {
                     const ptrdiff_t r = ((c * g->kernel[0] + k0) * g->kernel[1] + k1) * g->kernel[2] + k2;
-                    *a++ = a_all[r];
+                    *a++ = c * x->channel + (k0 - inside[0].begin) * step[0] + (k1 - inside[1].begin) * step[1]
+                           + (k2 - inside[2].begin) * step[2];
                     *b++ = b_all[r];
                 }
 }
@@ -125,27 +133,46 @@ size_t im2colx_packed_bytes(const im2colx_geometry *g, im2colx_type type)
            * im2colx_itemsize(type);
 }
 
+/* Columns of a panel that are a task: some microseconds, so that packing is shared evenly and can be stopped. */
+enum { PACK_COLUMNS = 1024 };
+
+typedef struct {
+    const im2colx_call *call;
+    const microkernel *kernel;
+    offset_tables tables;
+    ptrdiff_t columns, parts; /* of a panel */
+    char *packed;
+} packing;
+
+static void pack_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+{
+    const packing *s = argument;
+    const im2colx_geometry *g = &s->call->geometry;
+    const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(s->call->type), width = panel_width(g->filters, s->kernel);
+    const ptrdiff_t vectors = divide_up(g->filters, s->kernel->lanes), panels = panels_of(g->filters, s->kernel);
+    const ptrdiff_t part = task % s->parts, panel = task / s->parts % panels, group = task / s->parts / panels;
+    const ptrdiff_t begin = even_cut(s->columns, s->parts, part), end = even_cut(s->columns, s->parts, part + 1);
+    const ptrdiff_t f = even_cut(vectors, panels, panel) * s->kernel->lanes;
+    const ptrdiff_t f_end = min_size(even_cut(vectors, panels, panel + 1) * s->kernel->lanes, g->filters);
+    (void)worker, (void)job;
+    pack_panel(&s->tables, s->kernel, (const char *)s->call->w.data + (group * g->filters + f) * s->call->w.outer * size,
+               s->call->w.outer, f_end - f, width, begin, end,
+               s->packed + ((group * panels + panel) * s->columns + begin) * width * size);
+}
+
 im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed)
 {
     const im2colx_geometry *g = &call->geometry;
-    const microkernel *kernel = find_microkernel(call->type);
-    const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(call->type), columns = g->channels * taps_of(g);
-    const ptrdiff_t vectors = divide_up(g->filters, kernel->lanes), panels = panels_of(g->filters, kernel);
-    const ptrdiff_t width = panel_width(g->filters, kernel);
     const int is_last = order == IM2COLX_CHANNELS_LAST;
     const sum_cut cut = cut_sum(g, is_last);
     ptrdiff_t *memory = malloc((size_t)table_entries(cut) * sizeof(ptrdiff_t));
     if (!memory) return IM2COLX_NO_MEMORY;
     const slab_layout none = {.phases = {1, 1, 1}};
-    const offset_tables tables = make_tables(g, is_last, cut, &none, &call->w, memory);
-    for (ptrdiff_t group = 0; group < g->groups; group++)
-        for (ptrdiff_t panel = 0; panel < panels; panel++) {
-            const ptrdiff_t f = even_cut(vectors, panels, panel) * kernel->lanes;
-            const ptrdiff_t end = even_cut(vectors, panels, panel + 1) * kernel->lanes;
-            pack_panel(&tables, kernel, (const char *)call->w.data + (group * g->filters + f) * call->w.outer * size,
-                       call->w.outer, min_size(end, g->filters) - f, width, 0, columns,
-                       (char *)packed + (group * panels + panel) * width * columns * size);
-        }
+    packing s = {.call = call, .kernel = find_microkernel(call->type), .columns = g->channels * taps_of(g), .packed = packed};
+    s.tables = make_tables(g, is_last, cut, &none, &call->w, memory);
+    s.parts = divide_up(s.columns, PACK_COLUMNS);
+    const ptrdiff_t tasks = g->groups * panels_of(g->filters, s.kernel) * s.parts;
+    const im2colx_status status = im2colx_run(tasks, call->threads, pack_task, &s, call->poll);
     free(memory);
-    return IM2COLX_OK;
+    return status;
 }

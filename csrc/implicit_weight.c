@@ -38,16 +38,27 @@ static void take_band(const weight_gradient *s, const char *y, ptrdiff_t filled,
                       const ptrdiff_t count[IM2COLX_AXES], char *panel, ptrdiff_t *x_offset, ptrdiff_t *y_offset)
 {
     const im2colx_tensor *t = &s->call->y;
+    const ptrdiff_t pixels = count[0] * count[1] * count[2];
+    /* Rows of y that follow one another are one long row. */
+    const int is_one_row = t->space[2] == 1 && count[0] == 1 && (count[1] == 1 || t->space[1] == count[2]);
+    const ptrdiff_t row = is_one_row ? pixels : count[2];
     ptrdiff_t at[IM2COLX_AXES] = {0, 0, 0};
-    for (ptrdiff_t i = 0; i < count[0] * count[1] * count[2]; i++) {
+    for (ptrdiff_t i = 0; i < pixels; i++) {
         x_offset[i] = at[0] * s->layout.step[0] + at[1] * s->layout.step[1] + at[2] * s->layout.step[2];
         y_offset[i] = (first[0] + at[0]) * t->space[0] + (first[1] + at[1]) * t->space[1] + (first[2] + at[2]) * t->space[2];
-        if (!s->is_y_panel) {
-            s->kernel->pack_row(y + y_offset[i] * s->size, t->channel, filled, s->width, panel + i * s->width * s->size);
-            y_offset[i] = i * s->width;
-        }
         if (++at[2] == count[2]) next_row(count, at);
     }
+    if (s->is_y_panel) return;
+    if (t->space[2] == 1 && t->channel != 1) { /* a row of pixels for each filter becomes a row of filters for each pixel */
+        for (ptrdiff_t i = 0; i < pixels; i += row)
+            s->kernel->store(y + y_offset[i] * s->size, t->channel, filled, row, panel + i * s->width * s->size, 1, s->width);
+        for (ptrdiff_t i = 0; i < pixels && filled < s->width; i++)
+            memset(panel + (i * s->width + filled) * s->size, 0, (size_t)((s->width - filled) * s->size));
+    } else {
+        for (ptrdiff_t i = 0; i < pixels; i++)
+            s->kernel->pack_row(y + y_offset[i] * s->size, t->channel, filled, s->width, panel + i * s->width * s->size);
+    }
+    for (ptrdiff_t i = 0; i < pixels; i++) y_offset[i] = i * s->width;
 }
 
 static void weight_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
@@ -149,7 +160,7 @@ im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order orde
     s.layout = s.is_slab ? layout_of_slab(g, s.channels, s.band, 0, s.is_last, s.size) : layout_of_image(g, &call->x);
     s.slab_elements = s.is_slab ? divide_up(s.layout.elements, 16) * 16 : 0;
     s.panel_elements = s.is_y_panel ? 0 : BAND * s.width;
-    s.sum_elements = divide_up(s.channels * s.taps * s.width, 16) * 16;
+    s.sum_elements = limited_product(divide_up(s.channels * s.taps * s.width, 16), 16);
     s.bytes_each = (s.slab_elements + s.panel_elements + s.sum_elements) * s.size + 2 * BAND * (ptrdiff_t)sizeof(ptrdiff_t);
     s.bytes_each = divide_up(s.bytes_each, 64) * 64;
     const size_t bytes = (size_t)(s.bytes_each * s.threads);
@@ -160,6 +171,7 @@ im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order orde
         facts_only->cycles = outputs * vectors * (columns / 2 + 20);
         facts_only->multiply_adds = outputs * columns * (double)g->filters;
         facts_only->tasks = tasks * s.parts;
+        facts_only->convolutions = 1;
         return IM2COLX_OK;
     }
     if (!(s.memory = aligned_alloc(64, bytes))) return IM2COLX_NO_MEMORY;

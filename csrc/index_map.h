@@ -21,6 +21,22 @@ static inline ptrdiff_t clamp_size(ptrdiff_t i, ptrdiff_t low, ptrdiff_t high) {
 /* a/b rounded up, for b > 0; zero for a <= 0, which is all that a clamp to 0 needs. */
 static inline ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
 
+/* Sizes beyond this are one size, "too large": with a few small factors more they still do not wrap. It is the bound on the
+ * elements of an array (im2colx.h), so what is larger cannot be had anyway. */
+#define TOO_LARGE ((ptrdiff_t)1 << 48)
+
+/* a*b and a + b of sizes that a caller's numbers lead to and nobody has bounded, such as the spans of two axes. */
+static inline ptrdiff_t limited_product(ptrdiff_t a, ptrdiff_t b)
+{
+    ptrdiff_t product;
+    return __builtin_mul_overflow(a, b, &product) || product > TOO_LARGE ? TOO_LARGE : product;
+}
+static inline ptrdiff_t limited_sum(ptrdiff_t a, ptrdiff_t b)
+{
+    ptrdiff_t sum;
+    return __builtin_add_overflow(a, b, &sum) || sum > TOO_LARGE ? TOO_LARGE : sum;
+}
+
 static inline ptrdiff_t greatest_divisor(ptrdiff_t a, ptrdiff_t b)
 {
     while (b) {

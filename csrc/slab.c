@@ -8,7 +8,7 @@ slab_layout layout_of_image(const im2colx_geometry *g, const im2colx_tensor *x)
     slab_layout l = {.channel = x->channel};
     for (int axis = 0; axis < IM2COLX_AXES; axis++) {
         l.space[axis] = x->space[axis];
-        l.step[axis] = g->stride[axis] * x->space[axis];
+        l.step[axis] = g->stride[axis] < g->image[axis] ? g->stride[axis] * x->space[axis] : 0; /* there is but one output */
         l.phases[axis] = 1;
         l.size[axis] = g->image[axis];
     }
@@ -29,24 +29,25 @@ slab_layout layout_of_slab(const im2colx_geometry *g, ptrdiff_t channels, const 
         } else {
             l.phases[axis] = 1;
             l.size[axis] = (outputs[axis] - 1) * s + reach + 1;
-            l.step[axis] = s * stride;
+            l.step[axis] = outputs[axis] > 1 ? limited_product(s, stride) : 0;
         }
         l.space[axis] = stride;
-        stride *= l.size[axis];
+        stride = limited_product(stride, l.size[axis]);
     }
     /* Phases outside: the rows of one follow one another. */
     for (int axis = IM2COLX_AXES - 1; axis >= 0; axis--) {
         l.phase[axis] = stride;
-        stride *= l.phases[axis];
+        stride = limited_product(stride, l.phases[axis]);
     }
     if (is_last) {
         l.channel = 1;
         l.elements = stride;
     } else {
-        /* An odd number of cache lines from channel to channel: powers of two would share few sets of the cache. */
+        /* An odd number of cache lines from channel to channel: powers of two would share few sets of the cache. Channels of
+         * less than a line stay side by side, or many channels of one element would take sixteen times as much. */
         const ptrdiff_t line = 64 / itemsize;
-        l.channel = (divide_up(stride, line) | 1) * line;
-        l.elements = channels * l.channel;
+        l.channel = stride < line ? stride : (divide_up(stride, line) | 1) * line;
+        l.elements = limited_product(channels, l.channel);
     }
     return l;
 }

@@ -18,10 +18,10 @@ typedef struct {
     ptrdiff_t phases[IM2COLX_AXES]; /* phases that are kept on an axis; 1 if not cut */
     ptrdiff_t phase[IM2COLX_AXES];  /* from one phase to the next */
     ptrdiff_t size[IM2COLX_AXES];   /* elements of a phase on an axis */
-    ptrdiff_t elements;             /* of all of it, with `channels` channels */
+    ptrdiff_t elements;             /* of all of it, with `channels` channels; TOO_LARGE: nothing else here is right */
 } slab_layout;
 
-/* The layout of x as it lies: legal where nothing is padded. */
+/* The layout of x as it lies, for where nothing is padded: every output and tap falls inside. */
 slab_layout layout_of_image(const im2colx_geometry *g, const im2colx_tensor *x);
 
 /* The layout of a slab for `outputs` outputs on each axis. Cut into phases if `is_cut`, channels inside if `is_last`. */

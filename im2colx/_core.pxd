@@ -9,6 +9,7 @@ cdef extern from "im2colx.h" nogil:
         IM2COLX_AXES
         IM2COLX_MAX_THREADS
         IM2COLX_STATUSES
+        IM2COLX_IMPLICIT_BYTES
 
     ctypedef enum im2colx_status:
         IM2COLX_OK
@@ -78,11 +79,14 @@ cdef extern from "im2colx.h" nogil:
         int is_finite
 
     im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit_options *options)
+    im2colx_status im2colx_finite_weights(const im2colx_call *call, int *is_finite)
     size_t im2colx_packed_bytes(const im2colx_geometry *geometry, im2colx_type type)
     im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void *packed)
 
     ctypedef struct im2colx_implicit_facts:
         size_t workspace_bytes
+        ptrdiff_t convolutions
+        int is_too_many
         double cycles, multiply_adds
         const char *isa
         int rows, columns, is_filters_in_lanes, is_slab

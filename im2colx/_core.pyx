@@ -24,6 +24,7 @@ cdef enum:
     WORTH_RELEASING = 20_000
 
 MAX_THREADS = IM2COLX_MAX_THREADS
+IMPLICIT_BYTES = IM2COLX_IMPLICIT_BYTES
 STATUSES = IM2COLX_STATUSES
 
 _TYPES = {"f4": IM2COLX_F32, "f8": IM2COLX_F64, "c8": IM2COLX_C64, "c16": IM2COLX_C128, "i4": IM2COLX_I32,
@@ -106,14 +107,24 @@ cdef void contiguous_image(im2colx_tensor *t, ptrdiff_t channels, const ptrdiff_
 
 
 cdef void fill_tensor(im2colx_tensor *t, cnp.ndarray array, int outer, int channel, int space) noexcept:
-    """`outer`, `channel` and `space` (the first of consecutive ones) are axes of the array."""
-    cdef int axis, count = cnp.PyArray_NDIM(array) - 2, lead = IM2COLX_AXES - count
-    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(array)
+    """`outer`, `channel` and `space` (the first of consecutive ones) are axes of the array.
+
+    The stride of an axis of one element may be anything; here it is what it is in a contiguous array, and so are those of
+    the axes that are added.
+    """
+    cdef int axis, ndim = cnp.PyArray_NDIM(array), lead = IM2COLX_AXES - (ndim - 2)
+    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(array), step, reach = 1
+    cdef ptrdiff_t[IM2COLX_AXES + 2] steps, reaches
+    for axis in range(ndim - 1, -1, -1):
+        step = cnp.PyArray_STRIDE(array, axis) // size if cnp.PyArray_DIM(array, axis) > 1 else reach
+        steps[axis] = step
+        reach = (-step if step < 0 else step) * (cnp.PyArray_DIM(array, axis) if cnp.PyArray_DIM(array, axis) > 1 else 1)
+        reaches[axis] = reach
     t.data = cnp.PyArray_DATA(array)
-    t.outer = cnp.PyArray_STRIDE(array, outer) // size
-    t.channel = cnp.PyArray_STRIDE(array, channel) // size
+    t.outer = steps[outer]
+    t.channel = steps[channel]
     for axis in range(IM2COLX_AXES):
-        t.space[axis] = cnp.PyArray_STRIDE(array, space + axis - lead) // size if axis >= lead else 0
+        t.space[axis] = steps[space + axis - lead] if axis >= lead else reaches[space]
 
 
 cdef void fill_image(im2colx_tensor *t, cnp.ndarray array, bint is_last) noexcept:
@@ -146,6 +157,8 @@ cdef class Problem:
         Multiply-adds, or whatever the loops do instead: whether the GIL is worth giving up.
     orientation : {"either", "pixels", "filters"}
         What "implicit" has in its lanes.
+    is_finite : bool
+        No weight that it will meet is inf or nan: "implicit" may leave out products with the padding.
     """
 
     cdef im2colx_call call
@@ -156,7 +169,7 @@ cdef class Problem:
     cdef str what
 
     def __init__(self, geometry, str op, str typecode, str method, size_t workspace, int threads, work=None,
-                 str orientation="either"):
+                 str orientation="either", bint is_finite=False):
         fill_geometry(&self.call.geometry, geometry)
         self.call.type = _TYPES[typecode]
         self.call.op = _OPS[op]
@@ -177,7 +190,7 @@ cdef class Problem:
         self.implicit.orientation = {"either": IM2COLX_EITHER, "pixels": IM2COLX_PIXELS_IN_LANES,
                                      "filters": IM2COLX_FILTERS_IN_LANES}[orientation]
         self.implicit.packed = NULL
-        self.implicit.is_finite = False
+        self.implicit.is_finite = is_finite
         self.asked = self.implicit.orientation
         if self.is_implicit and self.call.op == IM2COLX_FORWARD and not self.is_last and orientation == "either":
             # Decided once, for contiguous arrays, not in every call.
@@ -209,7 +222,8 @@ cdef class Problem:
         return {"isa": facts.isa.decode(), "rows": facts.rows, "columns": facts.columns, "tasks": facts.tasks,
                 "cycles": facts.cycles, "multiply_adds": round(facts.multiply_adds),
                 "lanes": "filters" if facts.is_filters_in_lanes else "pixels",
-                "copies_rows": bool(facts.is_slab), "workspace_nbytes": facts.workspace_bytes}
+                "copies_rows": bool(facts.is_slab), "workspace_nbytes": facts.workspace_bytes,
+                "convolutions": facts.convolutions, "is_too_many": bool(facts.is_too_many)}
 
     def pack(self, cnp.ndarray w):
         """w packed for `run` of "implicit", as an array of bytes."""
@@ -226,9 +240,16 @@ cdef class Problem:
         check_status(status, "plan_conv2d")
         return packed
 
-    def assume_finite(self):
-        """From here on, "implicit" may leave out products with the padding: no weight is inf or nan."""
-        self.implicit.is_finite = True
+    def finite_weights(self, cnp.ndarray w):
+        """Whether no weight is inf or nan."""
+        cdef im2colx_call call = self.call
+        cdef int is_finite = False
+        cdef im2colx_status status
+        fill_weight(&call.w, w, self.is_last)
+        with nogil:
+            status = im2colx_finite_weights(&call, &is_finite)
+        check_status(status, "plan_conv2d")
+        return bool(is_finite)
 
     def run(self, cnp.ndarray x, cnp.ndarray w, cnp.ndarray y, cnp.ndarray bias=None, cnp.ndarray packed=None):
         """Reads two of the arrays and writes the third; all are of rank 2 + number of spatial axes."""
@@ -337,12 +358,15 @@ cdef struct Key:
     Py_ssize_t[2] stride, dilation
     Py_ssize_t[4] pad
     Py_ssize_t groups, threads
-    int typenum, layout, method, word
+    int typenum, layout, method, precision, word
+    int filling  # zero: keys are compared byte by byte
 
 _METHOD_CODES = {}
 _PAD_CODES = {"valid": 1, "same": 2, "same_upper": 3, "same_lower": 4, "half": 5, "full": 6}
 _LAYOUT_CODES = {"NCHW": 0, "NHWC": 1}
 _PRECISION_CODES = {"exact": 0, "standard": 1, "fast": 2}
+
+cdef Py_ssize_t _default_threads = 1
 
 cdef Key[REMEMBERED] _keys
 _remembered = [None] * REMEMBERED  # a Problem for each key
@@ -403,12 +427,13 @@ cdef bint key_of(Key *key, x, w, stride, pad, dilation, groups, layout, method, 
         return False
     key.layout = _LAYOUT_CODES.get(layout, -1)
     key.method = _METHOD_CODES.get(method, -1)
-    key.threads = 0
+    key.precision = _PRECISION_CODES.get(precision, -1)
+    key.threads = _default_threads
     if threads is not None:
         if type(threads) is not int or not 0 < threads <= IM2COLX_MAX_THREADS:
             return False
         key.threads = threads
-    return key.layout >= 0 and key.method >= 0 and precision in _PRECISION_CODES
+    return key.layout >= 0 and key.method >= 0 and key.precision >= 0
 
 
 cdef unsigned slot_of(const Key *key) noexcept nogil:
@@ -421,6 +446,16 @@ cdef unsigned slot_of(const Key *key) noexcept nogil:
     return <unsigned>(value >> 32) % REMEMBERED
 
 
+def set_default_threads(int n):
+    """How many threads a call takes whose argument is None."""
+    global _default_threads
+    _default_threads = n
+
+
+def default_threads():
+    return _default_threads
+
+
 def remember(Problem problem, x, w, stride, pad, dilation, groups, layout, method, precision, threads):
     """Keep the problem of a call for `quick_conv2d`, if the call is of the simple kind."""
     cdef Key key
@@ -430,11 +465,6 @@ def remember(Problem problem, x, w, stride, pad, dilation, groups, layout, metho
         slot = slot_of(&key)
         _keys[slot] = key
         _remembered[slot] = problem
-
-
-def forget():
-    """Empty what `remember` keeps: the number of threads, which the problems hold, has changed."""
-    _remembered[:] = [None] * REMEMBERED
 
 
 def quick_conv2d(x, w, stride, pad, dilation, groups, bias, layout, method, precision, out, workspace, threads):

@@ -8,6 +8,7 @@ import math
 import numbers
 import operator
 import reprlib
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,6 +139,18 @@ def shown(value):
         return f"an object of type {type(value).__name__}"
 
 
+def is_from_signal(error):
+    """Whether a signal handler raised it, while an argument was read: then it is not about the argument."""
+    handlers = {getattr(getattr(signal.getsignal(number), "__func__", signal.getsignal(number)), "__code__", None)
+                for number in signal.valid_signals()}  # fmt: skip
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
+
+
 def integer(name, value, least=1, most=LARGEST_EXTENT):
     """`value` as a Python int in least..most.  NumPy integers are integers; bools, floats and strings are not."""
     if isinstance(value, (bool, np.bool_)):
@@ -145,6 +158,8 @@ def integer(name, value, least=1, most=LARGEST_EXTENT):
     try:
         number = operator.index(value)
     except Exception as error:
+        if is_from_signal(error):
+            raise
         raise TypeError(f"{name} must be an integer, not {shown(value)}") from error
     if number < least:
         raise ValueError(f"{name} is {number}, but must be at least {least}")
@@ -192,9 +207,9 @@ def shape(name, value, ranks):
     """A tuple of non-negative integers, of a length in `ranks`."""
     if not _is_listed(value):
         raise TypeError(f"{name} must be a tuple of integers, not {shown(value)}")
-    if len(value) not in ranks:
+    if len(value) not in ranks:  # before its content is looked at: a range may be as long as it likes
         wanted = " or ".join(str(rank) for rank in ranks)
-        raise ValueError(f"{name} is {shown(tuple(value))}: {len(value)} axes, but {wanted} are needed")
+        raise ValueError(f"{name} is {shown(value)}: {len(value)} axes, but {wanted} are needed")
     return tuple(integer(f"{name}[{axis}]", entry, 0) for axis, entry in enumerate(value))
 
 
@@ -354,6 +369,8 @@ def operand(name, value):
         except MemoryError:
             raise
         except Exception as error:
+            if is_from_signal(error):
+                raise
             kind = ValueError if isinstance(error, ValueError) else TypeError
             raise kind(f"{name} cannot be made an array: {shown(error)}") from error
     check_dtype(name, value.dtype)
@@ -412,12 +429,32 @@ def check_out(out, shape, dtype, **inputs):
         raise ValueError(f"out has dtype {out.dtype}, but the result has {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
-    if any(size > 1 and step == 0 for size, step in zip(out.shape, out.strides, strict=True)):
+    if overlaps_itself(out):
         raise ValueError(f"out overlaps itself: its strides are {out.strides} for shape {out.shape}")
     for name, array in inputs.items():
         if array is not None and overlap(out, array):
             raise ValueError(f"out overlaps {name} in memory")
     return out
+
+
+def overlaps_itself(array):
+    """Whether two of its elements share memory; when that is too hard to tell, yes."""
+    if array.size == 0 or array.flags.c_contiguous:
+        return False
+    # Axes sorted by stride, each beyond the reach of those before it: every array that is made without stride tricks.
+    reach = array.itemsize
+    for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True) if size > 1):
+        if step < reach:
+            break
+        reach = step * (size - 1) + reach
+    else:
+        return False
+    # Two elements that meet differ first on some axis; moved along it and those before, one of them is at 0.
+    for axis in range(array.ndim):
+        if overlap(array[:1], array[1:]):
+            return True
+        array = array[0]
+    return False
 
 
 def overlap(a, b):

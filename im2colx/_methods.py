@@ -4,6 +4,7 @@ A row is all there is to a method outside the C core.  `conv2d`, the tests, the 
 nobody keeps a second list.  To add a method: a body in csrc, a kind in `_core.Problem`, a row here.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,10 +16,6 @@ from im2colx._geometry import resolve, result_dtypes, shown
 
 # Beyond this many bytes an allocation cannot succeed on today's machines, and sizes in the core would overflow.
 MOST_BYTES = 2**47
-
-# What the implicit method may copy of x for a thread, and sum of w.
-MOST_SLAB = 1 << 20
-MOST_TAPS = 4096
 
 # Bytes of the tiles of one call, all threads together, unless `workspace` says otherwise.
 DEFAULT_WORKSPACE = 4 << 20
@@ -57,21 +54,23 @@ def _never(op, geometry, typecode, workspace):
     return None
 
 
+@functools.lru_cache(maxsize=64)
+def _implicit_facts(op, geometry, typecode):
+    """What one thread of "implicit" would do, as C tells it."""
+    return _core.Problem(geometry, op, typecode, "implicit", 0, 1).explain()
+
+
 def _implicit_declines(op, geometry, typecode, workspace):
     if typecode not in ("f4", "f8"):
         return "its microkernels are for float32 and float64"
-    # A padded or strided x is read from a copy of the rows around an output; a copy is at least as large as one patch.
-    patch = np.dtype(typecode).itemsize * geometry.channels // geometry.groups
-    patch *= math.prod(d * (k - 1) + 1 for d, k in zip(geometry.dilation, geometry.kernel, strict=True))
-    is_copied = any(sum(pad) for pad in geometry.pad) or max(geometry.stride) > 1 or op == "grad_input"
-    if is_copied and patch > MOST_SLAB:
-        return f"a padded patch of {patch:,} bytes exceeds the {MOST_SLAB:,} that it copies for a thread"
-    if op == "grad_weight" and geometry.taps > MOST_TAPS:
-        return f"a kernel of {geometry.taps:,} taps exceeds the {MOST_TAPS:,} whose sums it holds for a thread"
-    if workspace is not None:
-        size = _core.Problem(geometry, op, typecode, "implicit", 0, 1).workspace_nbytes()
-        if size > workspace:
-            return f"a thread of it needs {size:,} bytes, more than workspace={workspace:,}"
+    facts = _implicit_facts(op, geometry, typecode)
+    if facts["is_too_many"]:
+        return "the stride cuts x into more phases, each a convolution of its own, than it pays to begin"
+    size = facts["workspace_nbytes"]
+    if size > _core.IMPLICIT_BYTES:
+        return f"a thread of it needs {size:,} bytes, more than the {_core.IMPLICIT_BYTES:,} that it may take"
+    if workspace is not None and size > workspace:
+        return f"a thread of it needs {size:,} bytes, more than workspace={workspace:,}"
     return None
 
 
@@ -116,8 +115,7 @@ def _whole_seconds(op, geometry, typecode):
 
 
 def _implicit_seconds(op, geometry, typecode):
-    cycles = _core.Problem(geometry, op, typecode, "implicit", 0, 1).explain()["cycles"]
-    return (300 + 0.25 * cycles) * 1e-9
+    return (300 + 0.25 * _implicit_facts(op, geometry, typecode)["cycles"]) * 1e-9
 
 
 METHODS = (

@@ -40,8 +40,11 @@ class Recipe(NamedTuple):
 
 # A recipe is about a kilobyte; least recently used ones go.
 @functools.lru_cache(maxsize=256)
-def recipe(op, geometry, typecode, method, workspace, threads):
-    """The recipe for arrays of `typecode` ("f4", "f8", "c8", "c16", "i4", "i8"; "wide" for checked int64)."""
+def recipe(op, geometry, typecode, method, workspace, threads, precision="standard"):
+    """The recipe for arrays of `typecode` ("f4", "f8", "c8", "c16", "i4", "i8"; "wide" for checked int64).
+
+    Whatever decides a result is an argument here, and so part of the key; a recipe never changes.
+    """
     if typecode == "wide":
         chosen, findings = choose("naive", op, geometry, "i8", workspace)
     else:
@@ -161,8 +164,8 @@ def narrowed(array, dtype):
 
 
 def execute(
-    op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None, packed=None,
-    problem=None,
+    op, geometry, x=None, w=None, y=None, bias=None, out=None, method="auto", workspace=None, threads=None,
+    precision="standard", packed=None, problem=None,
 ):  # fmt: skip
     """Runs an operation on the caller's arrays (two of x, w, y) and returns the third, in the caller's shape.
 
@@ -181,14 +184,14 @@ def execute(
     if out is not None:
         check_out(out, given_shape, result, **{names[name]: array for name, array in inputs.items()}, bias=bias)
     # Before anything is converted or allocated: what the method declines.
-    steps = recipe(op, geometry, compute.str[1:], method, workspace, threads)
+    steps = recipe(op, geometry, compute.str[1:], method, workspace, threads, precision)
 
     typecode, dtype = compute.str[1:], compute
     if geometry.batch and compute.kind == "i":
         typecode = _product_typecode(op, geometry, *inputs.values(), bias, compute)
         if typecode != compute.str[1:]:
             dtype = np.dtype(np.int64)
-            steps = recipe(op, geometry, typecode, "naive" if typecode == "wide" else method, workspace, threads)
+            steps = recipe(op, geometry, typecode, "naive" if typecode == "wide" else method, workspace, threads, precision)
     arrays = {name: converted(names[name], array, dtype) for name, array in inputs.items()}
     is_product = steps.method.kind in ("tile", "whole")
     for name in ("x", "w", "y"):
@@ -245,7 +248,7 @@ class Plan(_core.PreparedCall):
         Of the `x` that it takes, in either byte order.
     """
 
-    def __init__(self, geometry, w, bias, dtype, method, threads):
+    def __init__(self, geometry, w, bias, dtype, method, precision, threads):
         self._geometry = geometry
         self._dtype = dtype.newbyteorder("=")
         self._compute, self._result = result_dtypes(*(d for d in (dtype, w.dtype, bias.dtype if bias is not None else None) if d))
@@ -253,16 +256,18 @@ class Plan(_core.PreparedCall):
         kind = {} if self._compute.kind == "i" else {"dtype": self._compute}
         self._w = np.array(w, order="C", **kind)
         self._bias = None if bias is None else np.array(bias, **kind)
-        self._threads = threads
-        self._recipe = recipe("forward", geometry, self._compute.str[1:], method, None, threads)
+        self._threads, self._precision = threads, precision
+        self._recipe = recipe("forward", geometry, self._compute.str[1:], method, None, threads, precision)
         self._packed, problem = None, self._recipe.problem
         if self._recipe.method.kind == "implicit":
-            if np.isfinite(self._w).all():
+            w = geometry.full_weight(self._w)
+            if problem.finite_weights(w):
                 # A problem of its own: what is known of these weights is not known of others.
-                problem = _core.Problem(geometry, "forward", self._compute.str[1:], "implicit", 0, self._recipe.threads)
-                problem.assume_finite()
+                problem = _core.Problem(
+                    geometry, "forward", self._compute.str[1:], "implicit", 0, self._recipe.threads, is_finite=True
+                )
             if problem.explain(True)["lanes"] == "filters":
-                self._packed = problem.pack(geometry.full_weight(self._w))
+                self._packed = problem.pack(w)
             else:
                 problem = self._recipe.problem
         is_quick = geometry.given == "batch" and self._dtype == self._compute and self._compute.str[1:] in ("f4", "f8")
@@ -312,7 +317,7 @@ class Plan(_core.PreparedCall):
             check_out(out, self.y_shape, self._result, x=x)
         y = execute(
             "forward", self._geometry, x=x, w=self._w, bias=self._bias, out=None if is_rounded else out,
-            method=self.method, threads=self._threads, packed=self._packed,
+            method=self.method, threads=self._threads, precision=self._precision, packed=self._packed,
             problem=None if self._packed is None else self._problem,
         )  # fmt: skip
         if not is_rounded:
@@ -405,4 +410,4 @@ def plan_conv2d(
     except Exception as error:
         raise TypeError(f"dtype must be a NumPy dtype, not {shown(dtype)}") from error
     check_dtype("x", dtype)
-    return Plan(geometry, w, bias, dtype, method, resolve_threads(threads))
+    return Plan(geometry, w, bias, dtype, method, precision, resolve_threads(threads))

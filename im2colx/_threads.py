@@ -68,7 +68,7 @@ def _initial():
         raise ValueError(f"the environment's {VARIABLE} is {text!r}, but must be an integer from 1 to {MAX_THREADS}") from None
 
 
-_threads = _initial()
+_core.set_default_threads(_initial())
 
 
 def set_num_threads(n):
@@ -102,9 +102,7 @@ def set_num_threads(n):
     1
     >>> im2colx.set_num_threads(before)
     """
-    global _threads
-    _core.forget()
-    _threads = integer("n", n, most=MAX_THREADS)
+    _core.set_default_threads(integer("n", n, most=MAX_THREADS))
 
 
 def get_num_threads():
@@ -124,9 +122,9 @@ def get_num_threads():
     >>> im2colx.get_num_threads() >= 1
     True
     """
-    return _threads
+    return _core.default_threads()
 
 
 def resolve_threads(threads):
     """The argument `threads` of a call as a number."""
-    return _threads if threads is None else integer("threads", threads, most=MAX_THREADS)
+    return get_num_threads() if threads is None else integer("threads", threads, most=MAX_THREADS)

@@ -112,9 +112,12 @@ def conv2d(
     geometry = resolve(x.shape, w.shape, stride, pad, dilation, groups, layout)
     bias = _plan.check_bias(bias, geometry)
     check_precision(precision)
-    y = _plan.execute("forward", geometry, x=x, w=w, bias=bias, out=out, method=method, workspace=workspace, threads=threads)
+    threads = resolve_threads(threads)  # once: another thread may change the number meanwhile
+    y = _plan.execute(
+        "forward", geometry, x=x, w=w, bias=bias, out=out, method=method, workspace=workspace, threads=threads, precision=precision
+    )
     if workspace is None and x.dtype == w.dtype and x.dtype.kind == "f" and x.dtype.itemsize > 2:
-        problem = _plan.recipe("forward", geometry, x.dtype.str[1:], method, None, resolve_threads(threads)).problem
+        problem = _plan.recipe("forward", geometry, x.dtype.str[1:], method, None, threads, precision).problem
         _core.remember(problem, x, w, stride, pad, dilation, groups, layout, method, precision, threads)
     return y
 

@@ -26,11 +26,12 @@
         _mm512_mask_storeu_pd(y, (__mmask8)((1u << __builtin_popcount(keep)) - 1), kept);                           \
     } while (0)
 
-/* to[j*step + i] = from[i*ld + j] for i < rows, j < columns, both at most a vector, in registers. */
+/* to[j*step + i] = from[i*ld + j] for i < rows, j < columns, both at most a vector, in registers. Nothing else is touched. */
 static AVX512 void transpose_f32(const float *from, ptrdiff_t ld, int rows, int columns, float *to, ptrdiff_t step)
 {
     __m512 r[16], t[16];
-    UNROLL16 for (int i = 0; i < 16; i++) r[i] = i < rows ? _mm512_loadu_ps(from + i * ld) : _mm512_setzero_ps();
+    const __mmask16 read = (__mmask16)((1u << columns) - 1);
+    UNROLL16 for (int i = 0; i < 16; i++) r[i] = i < rows ? _mm512_maskz_loadu_ps(read, from + i * ld) : _mm512_setzero_ps();
     UNROLL16 for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
@@ -62,7 +63,8 @@ static AVX512 void transpose_f32(const float *from, ptrdiff_t ld, int rows, int 
 static AVX512 void transpose_f64(const double *from, ptrdiff_t ld, int rows, int columns, double *to, ptrdiff_t step)
 {
     __m512d r[8], t[8];
-    UNROLL for (int i = 0; i < 8; i++) r[i] = i < rows ? _mm512_loadu_pd(from + i * ld) : _mm512_setzero_pd();
+    const __mmask8 read = (__mmask8)((1u << columns) - 1);
+    UNROLL for (int i = 0; i < 8; i++) r[i] = i < rows ? _mm512_maskz_loadu_pd(read, from + i * ld) : _mm512_setzero_pd();
     UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
@@ -129,15 +131,13 @@ static AVX512 void transpose_f64(const double *from, ptrdiff_t ld, int rows, int
 
 /* NEON has thirty-two registers; SSE2, and who knows what elsewhere, sixteen. */
 #if defined(__aarch64__)
-#define ISA_128 "neon"
 #define VECTORS_128 4
 #else
-#define ISA_128 "sse2"
 #define VECTORS_128 2
 #endif
 
 #define NAME f32_simd128
-#define ISA ISA_128
+#define ISA SIMD128_NAME
 #define LEVEL LEVEL_SIMD128
 #define T float
 #define TYPE IM2COLX_F32
@@ -147,7 +147,7 @@ static AVX512 void transpose_f64(const double *from, ptrdiff_t ld, int rows, int
 #include "template.h"
 
 #define NAME f64_simd128
-#define ISA ISA_128
+#define ISA SIMD128_NAME
 #define LEVEL LEVEL_SIMD128
 #define T double
 #define TYPE IM2COLX_F64

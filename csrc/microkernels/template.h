@@ -6,8 +6,7 @@
  *   BYTES    of a vector
  *   VECTORS  how many the registers hold side by side, beside six rows
  *   TARGET   attributes of the functions, possibly nothing
- *   TRANSPOSE(from, ld, rows, columns, to, step)  optional: a block of at most a vector squared, turned round; it may read
- *            whole vectors of `from`
+ *   TRANSPOSE(from, ld, rows, columns, to, step)  optional: a block of at most a vector squared, turned round
  *   COMPRESS(y, c, keep)  optional: stores the lanes of the vector at c whose bits are set in `keep` side by side at y
  */
 #define PASTE2(a, b) a##_##b

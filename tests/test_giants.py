@@ -1,0 +1,135 @@
+"""Legal giants: strides, pads and dilations of any size are right, bounded in memory, and planned in no time."""
+
+import time
+
+import numpy as np
+import pytest
+from cases import methods
+
+import im2colx
+from im2colx import _core
+from im2colx._geometry import resolve
+from im2colx._plan import recipe
+
+
+def ones(*shape):
+    return np.ones(shape, "f4")
+
+
+# Two outputs on each axis, or a few, of which the last lie far out in the padding: the product of two spans wraps.
+FAR = {"stride": (2**32, 2**31), "pad": ((0, 2**32), (0, 2**31))}
+
+
+@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("orientation", ["NCHW", "NHWC"])
+def test_strides_whose_product_wraps(method, orientation):
+    is_last = orientation == "NHWC"
+    x, w = ones(1, 1, 1, 1), ones(1, 1, 1, 64) if is_last else ones(64, 1, 1, 1)
+    named = {**FAR, "method": method, "layout": orientation}
+    y = im2colx.conv2d(x, w, **named)
+    expected = np.zeros((2, 2), "f4")
+    expected[0, 0] = 1
+    np.testing.assert_array_equal(np.moveaxis(y, -1, 1)[0] if is_last else y[0], np.broadcast_to(expected, (64, 2, 2)))
+    np.testing.assert_array_equal(im2colx.plan_conv2d(x.shape, w, **named)(x), y)
+    grad = np.arange(y.size, dtype="f4").reshape(y.shape)
+    of_pixel = grad[0, 0, 0] if is_last else grad[0, :, 0, 0]
+    assert im2colx.conv2d_grad_input(grad, w, x.shape, **named).item() == of_pixel.sum()
+    np.testing.assert_array_equal(im2colx.conv2d_grad_weight(x, grad, w.shape, **named).ravel(), of_pixel)
+
+
+def test_the_operator_of_such_strides():
+    operator = im2colx.conv_matrix(ones(64, 1, 1, 1), (1, 1, 1, 1), **FAR, format="operator")
+    y = operator @ np.ones(1, "f4")
+    assert y.sum() == 64 and (operator.T @ y).item() == 64
+
+
+@pytest.mark.parametrize("method", methods())
+def test_spans_with_dilation(method):
+    """Of a kernel that reaches over 2^41 pixels only the last corner meets the image of 3 x 3, or none does."""
+    x, w = np.arange(9, dtype="f4").reshape(1, 1, 3, 3), np.array([[[[1, 10], [100, 1000]]]], "f4")
+    far = 2**41 + 1
+    before = {"dilation": far, "pad": ((far, 0), (far, 0)), "method": method}
+    np.testing.assert_array_equal(im2colx.conv2d(x, w, **before), 1000 * x)
+    np.testing.assert_array_equal(im2colx.conv2d_grad_input(x, w, x.shape, **before), 1000 * x)
+    np.testing.assert_array_equal(im2colx.conv2d_grad_weight(x, x, w.shape, **before)[0, 0], [[0, 0], [0, (x * x).sum()]])
+    assert not im2colx.conv2d(x, w, 1, 2**40, far, method=method).any()
+
+
+@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("stride", [2**8, 2**16, 2**31, 2**32, 2**40, (2**32, 2**32)])
+def test_grad_input_of_a_huge_stride(method, stride):
+    grad_x = im2colx.conv2d_grad_input(2 * ones(1, 1, 1, 1), 3 * ones(1, 1, 1, 1), (1, 1, 5, 5), stride=stride, method=method)
+    expected = np.zeros((1, 1, 5, 5), "f4")
+    expected[0, 0, 0, 0] = 6
+    np.testing.assert_array_equal(grad_x, expected)
+
+
+# Anything that C might loop over: strides, kernels, dilations and pads, one by one and together.
+PLANNED = [
+    ((1, 1, 5, 5), (1, 1, 1, 1), {"stride": 2048}),
+    ((1, 1, 5, 5), (1, 1, 1, 1), {"stride": 2**40}),
+    ((1, 1, 1, 2**40), (1, 1, 1, 2**40), {}),
+    ((1, 1, 1, 2**40), (1, 1, 1, 2**40), {"pad": ((0, 0), (1, 1))}),
+    ((1, 1, 1, 2**40), (1, 1, 1, 2**39), {"stride": 2**38}),
+    ((1, 1, 2**20, 2**20), (1, 1, 2**20, 2**20), {}),
+    ((1, 2**40, 1, 1), (1, 2**40, 1, 1), {"pad": 1}),
+    ((1, 1, 4095, 4095), (1, 1, 4095, 4095), {"pad": "same"}),
+    ((1, 1, 1, 10**7), (1, 1, 1, 10), {"dilation": 10**6}),
+    ((1, 1, 3, 3), (1, 1, 2, 2), {"pad": 2**40, "dilation": 2**41 + 2, "stride": 2**39}),
+    ((1, 2**20, 8, 8), (2**20, 2**20, 3, 3), {"pad": 1}),
+    ((1, 3, 768, 768), (768, 3, 768, 768), {"stride": 768}),
+]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("op", ["forward", "grad_input", "grad_weight"])
+@pytest.mark.parametrize(("x_shape", "w_shape", "arguments"), PLANNED, ids=str)
+def test_planning_takes_no_time(x_shape, w_shape, arguments, op, layout):
+    """Far below the time of one look at each of so many strides, taps or channels; and what "implicit" would take is bounded."""
+    if layout == "NHWC":
+        x_shape, w_shape = (*x_shape[:1], *x_shape[2:], x_shape[1]), (*w_shape[2:], w_shape[1], w_shape[0])
+    geometry = resolve(x_shape, w_shape, *({"stride": 1, "pad": 0, "dilation": 1, "groups": 1} | arguments).values(), layout)
+    start = time.process_time()
+    found = recipe(op, geometry, "f4", "auto", None, 2)
+    assert time.process_time() - start < 1  # a loop over any of these numbers takes minutes
+    if found.method.name == "implicit":
+        assert found.problem.workspace_nbytes() <= 2 * _core.IMPLICIT_BYTES
+
+
+def test_many_channels_of_few_pixels_stay_within_the_promise():
+    """A row of a slab is then shorter than a cache line, and is not rounded up to one."""
+    x, w = ones(1, 100_000, 8, 8), ones(1, 100_000, 1, 1)
+    geometry = resolve(x.shape, w.shape, 1, 1, 1, 1, "NCHW")
+    for orientation in ("pixels", "filters"):
+        problem = _core.Problem(geometry, "forward", "f4", "implicit", 0, 1, orientation=orientation)
+        assert problem.workspace_nbytes() <= _core.IMPLICIT_BYTES
+        y = np.full(geometry.y_shape, np.nan, "f4")
+        problem.run(x, w, y)
+        assert y.sum() == 64 * 100_000 and y[0, 0, 0].sum() == 0
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("size", [3, 40])
+def test_grad_input_multiplies_no_output_that_does_not_exist(layout, value, size):
+    """All methods agree where a weight is not finite: an element of x that its tap does not reach stays finite."""
+    w = ones(2, 3, 3, 3)
+    w[0, 0, 0, 0] = value
+    grad, x_shape = ones(1, 2, size, size), (1, 3, size + 2, size + 2)
+    if layout == "NHWC":
+        w, grad, x_shape = w.transpose(2, 3, 1, 0), grad.transpose(0, 2, 3, 1), (1, size + 2, size + 2, 3)
+    expected = im2colx.conv2d_grad_input(grad, w, x_shape, layout=layout, method="naive")
+    assert np.isfinite(expected).sum() == expected.size - size * size
+    for method in methods():
+        for weights in (w, np.ascontiguousarray(w), np.repeat(w, 2, axis=-1)[..., ::2]):
+            result = im2colx.conv2d_grad_input(grad, weights, x_shape, layout=layout, method=method)
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_axes_of_one_element_may_have_any_stride():
+    """NumPy leaves it open, and it must not enter an address."""
+    x, w = (np.lib.stride_tricks.as_strided(ones(1), (1, 1, 1, 1), (2**60, -(2**60), 2**59, 2**58)) for _ in range(2))
+    for method in methods():
+        y = im2colx.conv2d(x, w, 2, 1, method=method)
+        assert y.shape == (1, 1, 2, 2) and y.sum() == 0
+        assert im2colx.conv2d(x, w, (2**33, 1), ((2**40, 2**40), 0), method=method, threads=1).sum() == (0 if 2**40 % 2**33 else 1)
