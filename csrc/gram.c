@@ -13,8 +13,9 @@
 
 #include <string.h>
 
-/* On a Zen 5, 576 columns in float32 took least with 3 to 6 strips; 72 columns no less with more than two. */
-enum { STRIPS = 4, LEAST_STRIP = 48 };
+/* On a Zen 5, 576 columns in float32 took least with 3 to 6 strips; 72 columns no less with more than two. The cut does not
+ * depend on the number of threads, or bits would. */
+enum { STRIPS = 6, LEAST_STRIP = 48 };
 
 typedef struct {
     im2colx_matmul matmul;
@@ -43,8 +44,8 @@ im2colx_status im2colx_gram_add(im2colx_matmul matmul, im2colx_type type, ptrdif
                                 int transposed, int accumulate, void *gram, int threads, im2colx_poll poll)
 {
     gram_call s = {matmul, (ptrdiff_t)im2colx_itemsize(type), rows, columns, 0, tile, gram, transposed, accumulate};
-    const ptrdiff_t strips = max_size(STRIPS, 2 * threads), most = im2colx_long_product(type) / rows / columns;
-    s.strip = max_size(1, min_size(most, max_size(LEAST_STRIP, divide_up(columns, strips))));
+    const ptrdiff_t most = im2colx_long_product(type) / rows / columns;
+    s.strip = max_size(1, min_size(most, max_size(LEAST_STRIP, divide_up(columns, STRIPS))));
     return im2colx_run(divide_up(columns, s.strip), threads, strip_task, &s, poll);
 }
 

@@ -9,14 +9,16 @@
  *                     w               y of image n          Phi of image n
  *   CHANNELS_FIRST    (F/G, columns)  (F/G, P)              (columns, P)  transposed, so that pixels are neighbours
  *   CHANNELS_LAST     (columns, F)    (P, F)                (P, columns)
- * With channels last the images of a batch follow one another in y and Phi, so they are one image of N*P patches.
+ * With channels last the images of a batch follow one another in y and Phi. For grad_weight, which sums over them, they are
+ * one image of N*P patches; forward they are not, or an image's bits would depend on its place in the batch.
  *
  * A block is cut in patches first. Only when `columns` patches of a reasonable number do not fit into the tile is it
  * cut in columns too: into whole channels, then taps (channels last: whole taps, then channels), so that the part of w
  * that it meets is a matrix with the same leading dimension.
  *
  * Threads share out what they can write without touching the same element: blocks of patches (forward), channels of an
- * image (grad_input), parts of w (grad_weight).
+ * image (grad_input), parts of w (grad_weight). All cuts depend on the geometry and the workspace alone, never on the number
+ * of threads: BLAS sums blocks of other sizes in another order, and bits would depend on it.
  */
 #include "patches.h"
 #include "threads.h"
@@ -28,7 +30,13 @@
 /* A tile much larger than the second-level cache, but a small part of the third: BLAS packs the tile once more into
  * blocks of its own, so it is read once, and larger tiles pack w less often. On a Zen 5 (1 MiB and 32 MiB) ResNet layers
  * took 5 to 15 % longer with 384 KiB, and no less with 3 MiB. */
-enum { TILE_BYTES = 1536 << 10 };
+enum { TILE_BYTES = 1024 << 10 };
+
+/* A call is cut for so many threads, however many there are: each of them can have a tile of the workspace. With more cuts
+ * BLAS packs the other operand more often: grad_input of one image took 14 % longer with 4 than with 1, 28 % with 8. */
+enum { SHARES = 4 };
+/* Multiply-adds of a task that is worth cutting off, about 50 microseconds. */
+enum { LEAST_PRODUCTS = 1 << 21 };
 
 /* Fewer patches than this make BLAS pack w for too little work; more columns at once gain nothing then. */
 enum { FEW_PATCHES = 64 };
@@ -61,6 +69,7 @@ typedef struct {
     int is_whole;                    /* Phi is held whole; otherwise in a tile a thread */
     ptrdiff_t patch_step;            /* a block's patches, channels, taps */
     ptrdiff_t channel_step, tap_step;
+    ptrdiff_t shares;                /* parts that an image and group is cut into, for the threads */
     ptrdiff_t channel_part;          /* grad_input: channels of a task */
     ptrdiff_t filter_part;           /* grad_weight: filters of a task */
     ptrdiff_t tile_elements;         /* of one thread; 0 if Phi is held whole */
@@ -289,6 +298,13 @@ static void cut_patches(product *s, ptrdiff_t limit, ptrdiff_t blocks)
     s->patch_step = max_size(1, divide_up(s->patches, blocks));
 }
 
+/* Parts of one of `pieces` equal pieces of a call, so that there are enough for the threads: for as many products each. */
+static ptrdiff_t cut_for_threads(double products, ptrdiff_t pieces)
+{
+    const ptrdiff_t most = divide_up(SHARES, pieces);
+    return products >= (double)LEAST_PRODUCTS * (double)most ? most : max_size(1, (ptrdiff_t)(products / LEAST_PRODUCTS));
+}
+
 static product choose_blocks(const im2colx_call *call, const im2colx_product_options *how)
 {
     const im2colx_geometry *g = &call->geometry;
@@ -300,25 +316,24 @@ static product choose_blocks(const im2colx_call *call, const im2colx_product_opt
     s.is_whole = how->whole && !s.is_pointwise;
     s.images = g->batch;
     s.patches = outputs_of(g);
-    if (s.is_last && call->op != IM2COLX_GRAD_INPUT) { s.patches *= s.images; s.images = 1; }
+    if (s.is_last && call->op == IM2COLX_GRAD_WEIGHT) { s.patches *= s.images; s.images = 1; }
     s.threads = im2colx_workers(IM2COLX_MAX_THREADS, call->threads);
     s.channel_part = g->channels;
     s.filter_part = g->filters;
 
-    /* Elements of a tile: all the workspace if it is small, else what the cache holds well. */
-    ptrdiff_t tile = (ptrdiff_t)(how->workspace_bytes / (size_t)s.size) / s.threads;
-    if (tile < 1) { tile = 1; s.threads = (int)max_size(1, (ptrdiff_t)(how->workspace_bytes / (size_t)s.size)); }
-    tile = min_size(tile, max_size(TILE_BYTES / s.size, 2 * FEW_PATCHES * s.columns));
+    /* Elements of a tile: its share of the workspace if that is small, else what the cache holds well. */
+    const ptrdiff_t workspace = (ptrdiff_t)(how->workspace_bytes / (size_t)s.size);
+    ptrdiff_t tile = min_size(max_size(1, workspace / SHARES), max_size(TILE_BYTES / s.size, 2 * FEW_PATCHES * s.columns));
     if (s.is_whole || s.is_pointwise) tile = PTRDIFF_MAX;
 
-    /* Tasks that each thread needs of every image and group. */
-    const ptrdiff_t shares = divide_up(s.threads, s.images * g->groups);
+    const double products = (double)s.patches * (double)s.columns * (double)g->filters; /* of an image and group */
+    s.shares = cut_for_threads(products, s.images * g->groups);
     ptrdiff_t columns = s.columns;
     if (call->op == IM2COLX_GRAD_INPUT) {
-        if (!s.is_whole) s.channel_part = divide_up(g->channels, shares);
+        if (!s.is_whole) s.channel_part = divide_up(g->channels, s.shares);
         columns = s.channel_part * s.taps;
     } else if (call->op == IM2COLX_GRAD_WEIGHT) {
-        const ptrdiff_t cuts = divide_up(s.threads, g->groups);
+        const ptrdiff_t cuts = cut_for_threads(products * (double)s.images, g->groups);
         /* A part of w that is too narrow slows BLAS: cut the side that is longer. */
         if (g->filters > s.columns) s.filter_part = divide_up(g->filters, cuts);
         else columns = divide_up(s.columns, cuts);
@@ -328,8 +343,9 @@ static product choose_blocks(const im2colx_call *call, const im2colx_product_opt
     cut_columns(&s, call->op == IM2COLX_GRAD_INPUT ? s.channel_part : g->channels, columns);
     const ptrdiff_t width = s.channel_step * s.tap_step;
     cut_patches(&s, min_size(tile / width, max_size(few, most / width / g->filters)),
-                call->op == IM2COLX_FORWARD || s.is_whole ? shares : 1);
+                call->op == IM2COLX_FORWARD || s.is_whole ? s.shares : 1);
     s.tile_elements = s.is_whole || s.is_pointwise ? 0 : s.patch_step * width;
+    if (s.tile_elements) s.threads = (int)clamp_size(workspace / s.tile_elements, 1, s.threads);
     return s;
 }
 
@@ -361,7 +377,7 @@ static im2colx_status gather_whole(product s)
 /* Channels of x, which a whole Phi is added to. */
 static im2colx_status scatter_whole(product s)
 {
-    s.channel_part = divide_up(s.g->channels, divide_up(s.threads, s.images * s.g->groups));
+    s.channel_part = divide_up(s.g->channels, s.shares);
     s.channel_step = s.channel_part;
     s.tap_step = s.taps;
     cut_patches(&s, GATHER_ELEMENTS / (s.channel_part * s.taps), 1);
