@@ -1,5 +1,6 @@
 """Calls that broke other convolution libraries: each gets a clear error (or the right result) before any work."""
 
+import signal
 import time
 
 import numpy as np
@@ -340,3 +341,56 @@ def test_overlapping_strides():
     line = np.arange(20, dtype="f4")
     windows = np.lib.stride_tricks.as_strided(line, (1, 1, 10, 11), (0, 0, 4, 4))
     np.testing.assert_array_equal(conv2d(windows, o(1, 1, 3, 3)), conv2d(windows.copy(), o(1, 1, 3, 3)))
+
+
+def test_sequences_that_are_too_long_are_refused_by_their_length():
+    """Before their content is looked at: a range of 2^26 entries, or of 2^60, takes no time and no memory."""
+    for size in (2**26, 2**60):
+        calls = {
+            "w_shape": lambda: output_shape((1, 1, 2, 2), range(size)),
+            "x_shape": lambda: output_shape(range(size), (1, 1, 2, 2)),
+            "stride": lambda: conv2d(X, W, range(size)),
+            "pad": lambda: conv2d(X, W, 1, range(size)),
+            "dilation": lambda: conv2d(X, W, dilation=range(size)),
+            "kernel": lambda: im2col(X, range(size)),
+        }
+        for name, call in calls.items():
+            start = time.perf_counter()
+            with pytest.raises((ValueError, OverflowError), match=name):
+                call()
+            assert time.perf_counter() - start < 1  # seconds and gigabytes, where the entries are counted out
+
+
+class Alarm:
+    """Where this is read as a number or as an array, a signal arrives."""
+
+    def _ring(self):
+        signal.raise_signal(signal.SIGUSR1)
+
+    def __index__(self):
+        self._ring()
+        return 1
+
+    def __array__(self, dtype=None, copy=None):
+        self._ring()
+        return X
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, ValueError])
+def test_what_a_signal_handler_raises_is_not_about_the_argument(error):
+    def handler(number, frame):
+        raise error("from the handler")
+
+    class Handler:
+        def method(self, number, frame):
+            raise error("from the handler")
+
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        for installed in (handler, Handler().method):
+            signal.signal(signal.SIGUSR1, installed)
+            for call in (lambda: conv2d(X, W, Alarm()), lambda: conv2d(Alarm(), W), lambda: im2col(X, 3, pad=Alarm())):
+                with pytest.raises(error, match="^from the handler$"):
+                    call()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

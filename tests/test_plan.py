@@ -7,7 +7,7 @@ from cases import CASES, LAYOUTS, methods, methods_for, small_integers
 import im2colx
 from im2colx import _core, _plan
 from im2colx._geometry import resolve
-from im2colx._methods import METHODS, choose, phi_nbytes
+from im2colx._methods import METHODS, PRECISIONS, choose, phi_nbytes
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -119,3 +119,26 @@ def test_the_cache_of_recipes_is_bounded():
         im2colx.conv2d(x, np.ones((1, 1, 1, width)))
     facts = _plan.recipe.cache_info()
     assert facts.currsize == facts.maxsize == 256
+
+
+def test_what_decides_a_result_is_in_every_key():
+    """A recipe and the short way are found by precision and by the number of threads, also by the one that None stands for."""
+    x, w = np.ones((1, 3, 9, 9)), np.ones((4, 3, 3, 3))
+    geometry = resolve(x.shape, w.shape, 1, 0, 1, 1, "NCHW")
+    found = {precision: _plan.recipe("forward", geometry, "f8", "auto", None, 1, precision) for precision in PRECISIONS}
+    assert len({id(recipe) for recipe in found.values()}) == len(PRECISIONS)
+
+    def quick(precision, threads):
+        return _core.quick_conv2d(x, w, 1, 0, 1, 1, None, "NCHW", "auto", precision, None, None, threads)
+
+    before = im2colx.get_num_threads()
+    try:
+        im2colx.set_num_threads(7)
+        assert quick("fast", None) is None
+        im2colx.conv2d(x, w, precision="fast")
+        assert quick("fast", None) is not None and quick("fast", 7) is not None
+        assert all(quick(*other) is None for other in (("exact", None), ("standard", None), ("fast", 3)))
+        im2colx.set_num_threads(3)
+        assert quick("fast", None) is None and quick("fast", 7) is not None
+    finally:
+        im2colx.set_num_threads(before)
