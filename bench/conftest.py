@@ -29,19 +29,3 @@ def pytest_report_header(config):
 def tiny(request):
     """Whether to run on tiny shapes: plain `pytest`, which only keeps the benchmarks alive."""
     return not request.config.getoption("--benchmark")
-
-
-_LINES = []
-
-
-@pytest.fixture
-def table():
-    """A list of lines that are printed when all is done."""
-    return _LINES
-
-
-def pytest_terminal_summary(terminalreporter):
-    if _LINES:
-        terminalreporter.section("auto against the best method")
-        for line in _LINES:
-            terminalreporter.write_line(line)
