@@ -8,7 +8,7 @@
  *
  * Space always has three axes here; a 1-D or 2-D convolution has leading axes of size 1, kernel 1, stride 1.
  * Sizes and strides count elements, never bytes, except where a name says "bytes".
- * The caller (im2colx/_geometry.py) has checked every size: all are consistent and no product of them overflows.
+ * The caller (im2colx/_geometry.py) has checked every size: all are consistent, and within the bounds of bounds.c.
  * No function here prints, calls Python, or keeps anything beyond the thread pool.
  */
 #ifndef IM2COLX_H
@@ -49,6 +49,9 @@ typedef struct {
     ptrdiff_t dilation[IM2COLX_AXES];
     ptrdiff_t pad[IM2COLX_AXES];      /* zeros before the image */
 } im2colx_geometry;
+
+/* Whether the geometry is within the bounds that everything else here relies on: see bounds.c. */
+int im2colx_is_bounded(const im2colx_geometry *geometry);
 
 /* An array of five axes: outer (image of x and y, filter of w), channel (filter of y), three of space.
  * Its strides are in elements and may be anything, zero and negative included. */

@@ -40,6 +40,8 @@ cdef extern from "im2colx.h" nogil:
         ptrdiff_t batch, groups, channels, filters
         ptrdiff_t[3] image, kernel, output, stride, dilation, pad
 
+    int im2colx_is_bounded(const im2colx_geometry *geometry)
+
     ctypedef struct im2colx_tensor:
         void *data
         ptrdiff_t outer, channel

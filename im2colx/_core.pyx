@@ -80,6 +80,8 @@ cdef int fill_geometry(im2colx_geometry *c, geometry) except -1:
             c.stride[axis] = geometry.stride[axis - lead]
             c.dilation[axis] = geometry.dilation[axis - lead]
             c.pad[axis] = geometry.pad[axis - lead][0]
+    if not im2colx_is_bounded(c):
+        raise SystemError(f"a geometry beyond the bounds of the C core: {geometry}")
     return 0
 
 
