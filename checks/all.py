@@ -16,10 +16,12 @@ CHECKS = ("geometry", "fuzz", "guard", "readers", "sanitize", "faults", "mutate"
 
 def main():
     parser = argparse.ArgumentParser(prog="python checks/all.py", description="Run every check in turn.")
-    parser.add_argument("names", nargs="*", choices=[[], *CHECKS], help="these checks only")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"these checks only: {', '.join(CHECKS)}")
     parser.add_argument("--quick", action="store_true", help="the half of each that every change runs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if unknown := set(options.names) - set(CHECKS):
+        parser.error(f"there is no check {', '.join(sorted(unknown))}, but {', '.join(CHECKS)}")
     lines, failed = [], []
     start = time.monotonic()
     for name in options.names or CHECKS:
