@@ -421,8 +421,8 @@ im2colx_status im2colx_implicit(const im2colx_call *call, const im2colx_implicit
     if (call->op == IM2COLX_GRAD_INPUT) return implicit_grad_input(call, options, NULL);
     im2colx_implicit_options known = *options;
     im2colx_status status = IM2COLX_OK;
-    if (!options->is_finite && options->order == IM2COLX_CHANNELS_FIRST && needs_padding(g)
-        && g->batch * outputs_of(g) >= WORTH_LOOKING)
+    if (!options->is_finite && options->order == IM2COLX_CHANNELS_FIRST && options->orientation != IM2COLX_PIXELS_IN_LANES
+        && needs_padding(g) && g->batch * outputs_of(g) >= WORTH_LOOKING)
         status = im2colx_finite_weights(call, &known.is_finite);
     if (status) return status;
     convolution s = choose_convolution(call, &known, g->filters * call->w.outer, OUTSIDE_IS_ZERO);
