@@ -125,7 +125,9 @@ static double estimate(const convolution *s)
     if (s->is_filters) {
         const double vectors = (double)divide_up(g->filters, s->kernel->lanes), pixels = (double)outputs_of(g);
         const double narrow = vectors < 2 ? 1.5 : vectors < 3 ? 1.15 : 1.0; /* too few sums at once for the latency */
-        cycles += pixels * (vectors * columns * s->share / 2 * narrow + filters * 0.3);
+        const im2colx_tensor *y = &s->call->y;
+        const double store = y->space[2] == 1 || y->channel == 1 ? 0.3 : 1.2; /* an element at a time, if no vector fits */
+        cycles += pixels * (vectors * columns * s->share / 2 * narrow + filters * store);
         if (s->packs_first)
             cycles += filters * columns / (double)max_size(1, g->batch);
         else if (!s->packed && !s->is_w_panel)

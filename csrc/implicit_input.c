@@ -85,6 +85,14 @@ static void zero_task(void *argument, ptrdiff_t task, int worker, im2colx_job *j
 /* Elements of a task: far below the poll's period, and far above the cost of taking one. */
 enum { ZERO_ELEMENTS = 256 << 10 };
 
+/* Cycles for an element, between those of a cache and of memory. */
+#define ZERO_CYCLES 0.5
+
+static ptrdiff_t image_elements(const im2colx_geometry *g)
+{
+    return g->batch * g->groups * g->channels * g->image[0] * g->image[1] * g->image[2];
+}
+
 static im2colx_status zero_image(const im2colx_call *call)
 {
     const im2colx_geometry *g = &call->geometry;
@@ -113,7 +121,9 @@ im2colx_status implicit_grad_input(const im2colx_call *call, const im2colx_impli
     }
     im2colx_implicit_options plain = {.order = options->order, .orientation = options->orientation,
                                       .is_finite = options->is_finite || facts_only};
-    im2colx_status status = !facts_only && is_partly_reached ? zero_image(call) : IM2COLX_OK;
+    im2colx_status status = IM2COLX_OK;
+    if (is_partly_reached && facts_only) facts_only->cycles += ZERO_CYCLES * (double)image_elements(g);
+    else if (is_partly_reached) status = zero_image(call);
     for (ptrdiff_t phase = 0; phase < phases && !status; phase++) {
         ptrdiff_t at[IM2COLX_AXES];
         unflatten(phase, count, at);
