@@ -1,5 +1,6 @@
 """Builds the C core. The only place with compiler flags; everything else about the package is in pyproject.toml."""
 
+import os
 from pathlib import Path
 
 import numpy
@@ -11,6 +12,11 @@ from setuptools import Extension, setup
 # functions, never by a flag here. -fno-math-errno: a square root is then one instruction, also of a vector.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"]
 
+# What checks/cover.py builds: every line of C and Cython counts how often it runs.  -O1 keeps the branches that are written.
+is_counting = os.environ.get("IM2COLX_COVERAGE") == "1"
+COUNTING = ["--coverage", "-fprofile-update=atomic", "-O1", "-fno-inline"] if is_counting else []
+TRACING = [("CYTHON_TRACE_NOGIL", "1")] if is_counting else []
+
 sources = sorted(str(path) for path in Path("csrc").rglob("*.c"))
 headers = sorted(str(path) for pattern in ("csrc/**/*.h", "im2colx/*.pxd") for path in Path().glob(pattern))
 
@@ -20,10 +26,10 @@ def extension(name, sources, depends=()):
         f"im2colx.{name}",
         [f"im2colx/{name}.pyx", *sources],
         include_dirs=["csrc", numpy.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("CYTHON_CCOMPLEX", "0")],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("CYTHON_CCOMPLEX", "0"), *TRACING],
         depends=[*depends, f"im2colx/{name}.pyx"],
-        extra_compile_args=FLAGS,
-        extra_link_args=["-pthread"],
+        extra_compile_args=FLAGS + COUNTING,
+        extra_link_args=["-pthread", *COUNTING[:1]],
     )
 
 
@@ -36,6 +42,7 @@ setup(
             "wraparound": False,
             "cdivision": True,
             "embedsignature": True,
+            "linetrace": is_counting,
         },
     )
 )

@@ -72,7 +72,7 @@ def _source_files():
     return sorted(files) + [ROOT / name for name in ("setup.py", "pyproject.toml", "README.md")]
 
 
-def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=None):
+def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=None, key=None):
     """Builds the library apart, with other flags or another compiler, under build/checks/NAME.
 
     The compiler's flags of setup.py stay; these come first.  Built again only when a source or a flag has changed.
@@ -86,6 +86,8 @@ def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=No
         The interpreter to build for; its environment has Cython, NumPy and setuptools.
     change : callable, optional
         Called with the copy of the sources before they are compiled: what a mutation does.
+    key : str, optional
+        Stands for all that `change` does: with it, the build is kept as long as it and the sources are the same.
 
     Returns
     -------
@@ -93,12 +95,12 @@ def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=No
         What to put into PYTHONPATH, so that `import im2colx` finds this build.
     """
     target = BUILDS / name
-    digest = hashlib.sha256(repr((cflags, ldflags, cc, str(python))).encode())
+    digest = hashlib.sha256(repr((cflags, ldflags, cc, str(python), key)).encode())
     files = _source_files()
     for path in files:
         digest.update(path.read_bytes())
-    stamp = target / "stamp"
-    if change is None and stamp.is_file() and stamp.read_text() == digest.hexdigest():
+    stamp, is_kept = target / "stamp", change is None or key is not None
+    if is_kept and stamp.is_file() and stamp.read_text() == digest.hexdigest():
         return target
     shutil.rmtree(target, ignore_errors=True)
     for path in files:
@@ -115,7 +117,7 @@ def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=No
     )
     if done.returncode:
         raise RuntimeError(f"the build {name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    if change is None:
+    if is_kept:
         stamp.write_text(digest.hexdigest())
     return target
 
