@@ -12,9 +12,9 @@ from setuptools import Extension, setup
 # functions, never by a flag here. -fno-math-errno: a square root is then one instruction, also of a vector.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"]
 
-# What checks/cover.py builds: every line of C and Cython counts how often it runs.  -O1 keeps the branches that are written.
+# What checks/cover.py builds: every line of C and Cython counts how often it runs.  -O1 keeps the branches as they are written.
 is_counting = os.environ.get("IM2COLX_COVERAGE") == "1"
-COUNTING = ["--coverage", "-fprofile-update=atomic", "-O1", "-fno-inline"] if is_counting else []
+COUNTING = ["--coverage", "-O1"] if is_counting else []
 TRACING = [("CYTHON_TRACE_NOGIL", "1")] if is_counting else []
 
 sources = sorted(str(path) for path in Path("csrc").rglob("*.c"))
