@@ -32,10 +32,11 @@ LEAST_SECONDS = 3
 
 # What a file is part of: trials (a function of tests/trials.py and, behind a colon, the kind of method), and the test files
 # that look at what trials do not: errors, memory, the public functions.  Cheap ones first.
-IMPLICIT = (["run_problem:implicit"], ["implicit", "plan", "memory", "bounds"])
+IMPLICIT = (["run_problem:implicit"], ["giants", "implicit", "plan", "memory", "bounds"])
 PARTS = {
     "im2colx/_geometry.py": ([], ["bad_inputs", "plan", "patches", "conv", "borders", "patch_matrix", "matrix"]),
     "im2colx/_plan.py": ([], ["conv", "plan", "patches", "patch_matrix"]),
+    "csrc/bounds.c": (["run_problem:loops"], ["index_map", "giants"]),
     "csrc/csr.c": (["run_csr"], ["matrix"]),
     "csrc/im2col.c": (["run_im2col", "run_col2im"], ["patches", "patch_matrix"]),
     "csrc/product.c": (["run_problem:tile", "run_problem:whole"], ["memory", "conv"]),
@@ -58,7 +59,7 @@ def operands():
         g = trials.in_layout(resolve(x, w, *arguments, "NCHW"), bool(number % 2) and number >= len(PADDED))
         large.append(trials.Operands(rng, g, "float32"))
     giants = [
-        trials.Operands(rng, trials.in_layout(g, is_last), "float32") for g in trials.GIANTS[:0] for is_last in (False, True)
+        trials.Operands(rng, trials.in_layout(g, is_last), "float32") for g in trials.GIANTS for is_last in (False, True)
     ]
     return small, large, giants
 

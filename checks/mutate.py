@@ -24,7 +24,7 @@ LEFT = BUILDS / "mutate_left.txt"  # those that are not explained, as entries fo
 
 # In an order in which each file finds its headers' mutations done.
 C_FILES = [
-    "csrc/index_map.h", "csrc/slab.c", "csrc/patches.c", "csrc/im2col.c", "csrc/csr.c", "csrc/product.c", "csrc/implicit.c",
+    "csrc/index_map.h", "csrc/bounds.c", "csrc/slab.c", "csrc/patches.c", "csrc/im2col.c", "csrc/csr.c", "csrc/product.c", "csrc/implicit.c",
     "csrc/implicit_tables.c", "csrc/implicit_input.c", "csrc/implicit_weight.c",
 ]  # fmt: skip
 # Module → the headline of the part that is meant, or None for all of it.

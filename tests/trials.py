@@ -14,6 +14,7 @@ from cases import small_integers
 from im2colx import _core
 from im2colx._geometry import Geometry
 
+OPS = ("forward", "grad_input", "grad_weight")
 WHOLE = (slice(None),) * 3
 KINDS = (("loops", "either"), ("tile", "either"), ("whole", "either"),
          ("implicit", "either"), ("implicit", "pixels"), ("implicit", "filters"))  # fmt: skip
@@ -168,6 +169,16 @@ class Operands:
         self.back = self._scattered(x.shape) if g.groups == 1 else None
         self.matrices = [self._matrix(w, is_circular) for is_circular in (False, True)]
 
+        # Asked once, before anything is changed on purpose.
+        self.declined = {(op, way) for op in OPS for kind, way in KINDS if kind == "implicit" and self._declines(op, way)}
+
+    def _declines(self, op, orientation):
+        """Whether "implicit" would need more than its promise."""
+        if self.typecode not in ("f4", "f8") or orientation == "pixels" and self.g.channels_last:
+            return True
+        facts = _core.Problem(self.g, op, self.typecode, "implicit", 0, 1, orientation=orientation).explain()
+        return facts["is_too_many"] or facts["workspace_nbytes"] > _core.IMPLICIT_BYTES
+
     def lend(self, array):
         return guarded(np.ascontiguousarray(array), self.at_end)
 
@@ -208,9 +219,7 @@ def spread(array, steps):
 
 def run_problem(t, op, kind="loops", orientation="either", workspace=1 << 20, threads=1, steps=None, is_finite=False, packs=False):
     """One operation by the core, on guarded arrays or, with `steps`, on spread ones: (result, what it must be)."""
-    problem = _core.Problem(t.g, op, t.typecode, kind, workspace, threads, orientation=orientation)
-    if is_finite:
-        problem.assume_finite()
+    problem = _core.Problem(t.g, op, t.typecode, kind, workspace, threads, orientation=orientation, is_finite=is_finite)
     arrays = {"x": t.x, "w": t.w, "y": t.grad}
     name, right = {"forward": ("y", t.y), "grad_input": ("x", t.grad_x), "grad_weight": ("w", t.grad_w)}[op]
     arrays[name] = t.empty(right)
@@ -254,7 +263,6 @@ def run_csr(t, is_circular, index_bytes, threads):
     return csr_array((data, indices, indptr), shape=right.shape).toarray(), right
 
 
-OPS = ("forward", "grad_input", "grad_weight")
 STEPS = (-2, 3, -1, 1, -2)
 
 
@@ -263,9 +271,9 @@ def trials_of(t, number, is_giant=False):
     workspace, threads = (16, 300, 1 << 20)[number % 3], (1, 3, 2, 5)[number // 3 % 4]
     steps = STEPS[number % 2 :] + STEPS[: number % 2] if number % 4 > 1 else None
     for kind, orientation in KINDS:
-        if kind == "implicit" and (t.typecode not in ("f4", "f8") or orientation == "pixels" and t.g.channels_last):
-            continue
         for op in OPS:
+            if kind == "implicit" and (op, orientation) in t.declined:
+                continue
             named = {"op": op, "kind": kind, "orientation": orientation, "workspace": workspace, "threads": threads}
             yield run_problem, {**named, "steps": steps}
             if kind == "implicit" and op == "forward" and orientation == "filters":
