@@ -2,7 +2,7 @@
 
 Reads lines "number path" and answers each with a line "number stage", where `stage` is what noticed the mutant, or "-".
 Each mutant acts in a process of its own, forked when all that is expected has been computed; it ends by a wrong result, an
-exception, a signal, or by taking five times as long as it should.
+exception, a signal, or by taking three times as long as it should.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from im2colx import _core, _mutant  # noqa: E402
 from im2colx._geometry import resolve  # noqa: E402
 
 MORE_MEMORY = 3 << 30  # bytes that a mutant may take beyond what is there at the fork
-LEAST_SECONDS = 3
+LEAST_SECONDS = 1
 
 # What a file is part of: trials (a function of tests/trials.py and, behind a colon, the kind of method), and the test files
 # that look at what trials do not: errors, memory, the public functions.  Cheap ones first.
@@ -54,7 +54,7 @@ def operands():
     rng = np.random.default_rng(0)
     dtypes = ("float32", "float64", "float32", "complex64", "float64", "complex128", "int64")
     small = [trials.Operands(rng, trials.random_geometry(rng, 1 + n % 3), dtypes[n % 7]) for n in range(120)]
-    large = []
+    large = [trials.Operands(rng, trials.in_layout(g, is_last), "float32") for g in trials.LARGE for is_last in (False, True)]
     for number, (x, w, arguments) in enumerate([*PADDED, *LARGE]):
         g = trials.in_layout(resolve(x, w, *arguments, "NCHW"), bool(number % 2) and number >= len(PADDED))
         large.append(trials.Operands(rng, g, "float32"))
@@ -91,7 +91,7 @@ def stages_of(path, sets, with_tests):
     which, stages = set(which), {}
     small, large, giants = sets
     if which:
-        stages = {"trials": failing(small, which), "large": failing(large if which & {"run_problem:implicit"} else large[:4], which), "giants": failing(giants, which, None, True)}
+        stages = {"trials": failing(small, which), "large": failing(large if which & {"run_problem:implicit"} else large[:6], which), "giants": failing(giants, which, None, True)}
     if "run_problem:implicit" in which:
         for isa in _core.instruction_sets()[:-1]:
             stages[f"trials, {isa}"] = failing(small[:60] + large[::4], which, isa)
@@ -158,7 +158,7 @@ def main():
         counts = kills.setdefault(path, dict.fromkeys(stages, 0.2))
         answer = "-"
         for name in sorted(stages, key=lambda name: -counts[name] / (0.02 + cost[name])):
-            noticed, _ = in_child(int(number), stages[name], max(LEAST_SECONDS, 5 * cost[name]))
+            noticed, _ = in_child(int(number), stages[name], max(LEAST_SECONDS, 3 * cost[name]))
             if noticed:
                 counts[name] += 1
                 answer = name

@@ -39,3 +39,11 @@ def test_giants(g, channels_last):
     g = trials.in_layout(g, channels_last)
     for number, dtype in enumerate(("float32", "float64", "int64", "float32")):
         check(trials.Operands(rng, g, dtype), number, is_giant=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_sums_and_outputs_that_are_cut(channels_last):
+    """Large enough for several tasks, tiles, bands, chunks and pieces of everything."""
+    rng = np.random.default_rng(1)
+    for number, g in enumerate(trials.LARGE):
+        check(trials.Operands(rng, trials.in_layout(g, channels_last), "float32"), 4 * number + 1)

@@ -6,10 +6,12 @@ between pages that nobody may touch, so that what is read or written beyond them
 
 import ctypes
 import dataclasses
+import math
 import mmap
 
 import numpy as np
 from cases import small_integers
+from scipy.sparse import csr_array
 
 from im2colx import _core
 from im2colx._geometry import Geometry
@@ -77,6 +79,13 @@ GIANTS = [
     geometry_of(2, 3, 2, 1, (6, 7), (3, 2), (1, 2), ((_BIG, 0), (0, _BIG)), (_BIG // 2, _BIG)),
     geometry_of(1, 2, 3, 1, (3, 4, 5), (2, 1, 2), (_BIG, 2**20, 2), ((0, _BIG), (3, 2**20), (1, 1)), (_BIG, 5, 3)),
     geometry_of(1, 40, 20, 1, (8, 9), (2, 3), (1, 1), ((0, _BIG), (1, 1)), (_BIG + 7, 1)),
+]
+
+
+LARGE = [
+    geometry_of(1, 6, 10, 1, (40, 41), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    geometry_of(2, 130, 34, 1, (9, 7, 5), (2, 3, 2), (1, 2, 1), ((1, 0), (1, 1), (0, 1)), (1, 1, 2)),
+    geometry_of(1, 40, 6, 2, (3000,), (9,), (2,), ((4, 5),), (1,)),
 ]
 
 
@@ -198,7 +207,7 @@ class Operands:
 
     def _matrix(self, w, is_circular):
         g = self.g
-        one = g.channels * int(np.prod(g.image))
+        one = g.channels * math.prod(g.image)
         if one * g.outputs * g.filters > 100_000 or is_circular and not one:
             return None
         eye = np.eye(one, dtype=self.typecode).reshape(one, g.channels, *g.image)
@@ -245,22 +254,25 @@ def run_col2im(t, threads):
 
 
 def run_csr(t, is_circular, index_bytes, threads):
-    from scipy.sparse import csr_array
-
     right = t.matrices[is_circular]
     index = f"i{index_bytes}"
     w = t.lend(np.moveaxis(t.w, -1, 0).reshape(t.g.filters, -1) if t.g.channels_last else t.w.reshape(t.g.filters, -1))
     # Entries: those of Φ that lie inside, once for each channel and filter.
-    inside = t.g.outputs * t.g.taps if is_circular else sum(o[-1].size * int(np.prod([a.size for a in o[3:-1]])) for _, o, _ in taps_of(t.g))
+    inside = t.g.outputs * t.g.taps if is_circular else sum(math.prod(a.size for a in o[3:]) for _, o, _ in taps_of(t.g))
     count = inside * t.g.filters * (t.g.channels // t.g.groups)
-    indptr = t.lend(np.full(len(right) + 1, -1, index))
+    indptr = t.lend(np.full(t.g.outputs * t.g.filters + 1, -1, index))
     indices, data = t.lend(np.full(count, -1, index)), t.lend(np.full(count, 77, t.typecode))
     _core.csr(t.g, is_circular, w, indptr, indices, data, threads)
     if indptr[0] != 0 or indptr[-1] != count or (np.diff(indptr) < 0).any():
         raise AssertionError(f"indptr {indptr} is not that of {count} entries")
-    if count and not 0 <= indices.min() <= indices.max() < right.shape[1]:
+    columns = t.g.channels * math.prod(t.g.image)
+    if count and not 0 <= indices.min() <= indices.max() < columns:
         raise AssertionError("a column lies outside the matrix")
-    return csr_array((data, indices, indptr), shape=right.shape).toarray(), right
+    matrix = csr_array((data, indices, indptr), shape=(t.g.outputs * t.g.filters, columns))
+    if right is not None:
+        return matrix.toarray(), right
+    bias = t.bias if t.g.channels_last else t.bias.reshape(-1, *[1] * len(t.g.image))
+    return matrix @ t.x[0].ravel(), (t.y[0] - bias).ravel()
 
 
 STEPS = (-2, 3, -1, 1, -2)
@@ -286,5 +298,5 @@ def trials_of(t, number, is_giant=False):
                 yield run_im2col, {"begin": begin, "end": end, "is_transposed": is_transposed, "threads": threads}
         yield run_col2im, {"threads": threads}
     for is_circular in (False, True):
-        if t.matrices[is_circular] is not None and not is_giant:
+        if (t.matrices[is_circular] is not None or not is_circular) and not is_giant and t.g.batch:
             yield run_csr, {"is_circular": is_circular, "index_bytes": (4, 8)[number % 2], "threads": threads}
