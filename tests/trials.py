@@ -218,6 +218,9 @@ class Operands:
         return y.reshape(one, -1).T
 
 
+STEPS = (-2, 3, -1, 1, -2)
+
+
 def spread(array, steps):
     """The same values in memory of other strides, some of them negative."""
     base = np.empty([size * abs(step) for size, step in zip(array.shape, steps, strict=True)], array.dtype)
@@ -226,25 +229,39 @@ def spread(array, steps):
     return view
 
 
-def run_problem(t, op, kind="loops", orientation="either", workspace=1 << 20, threads=1, steps=None, is_finite=False, packs=False):
-    """One operation by the core, on guarded arrays or, with `steps`, on spread ones: (result, what it must be)."""
+def swapped(array, channels_last):
+    """The same values in memory of the other layout."""
+    there, back = (-1, 1) if channels_last else (1, -1)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, there, back)), back, there)
+
+
+def in_memory(t, array, memory):
+    if memory == "spread":
+        return spread(array, STEPS[: array.ndim])
+    return swapped(array, t.g.channels_last) if memory == "swapped" else array
+
+
+def run_problem(t, op, kind, orientation, workspace=1 << 20, threads=1, memory="guarded", is_finite=False, packs=False):
+    """One operation by the core: (result, what it must be).  Products want contiguous arrays but for an x that is read."""
     problem = _core.Problem(t.g, op, t.typecode, kind, workspace, threads, orientation=orientation, is_finite=is_finite)
     arrays = {"x": t.x, "w": t.w, "y": t.grad}
     name, right = {"forward": ("y", t.y), "grad_input": ("x", t.grad_x), "grad_weight": ("w", t.grad_w)}[op]
     arrays[name] = t.empty(right)
-    if steps:
-        for key in arrays if kind in ("loops", "implicit") else "x" if name != "x" else "":
-            arrays[key] = spread(arrays[key], steps[: arrays[key].ndim])
+    for key in arrays if kind in ("loops", "implicit") else "x" if name != "x" else "":
+        arrays[key] = in_memory(t, arrays[key], memory)
     extra = (t.bias, problem.pack(arrays["w"]) if packs else None) if op == "forward" else ()
     problem.run(arrays["x"], arrays["w"], arrays["y"], *extra)
     return arrays[name], right
 
 
-def run_im2col(t, begin, end, is_transposed, threads):
-    shape = (t.phi.shape[1], end - begin) if is_transposed else (end - begin, t.phi.shape[1])
-    rows = t.empty(np.empty(shape))
-    _core.im2col(t.g, t.x, rows, threads, begin, is_transposed)
-    return rows, t.phi[begin:end].T if is_transposed else t.phi[begin:end]
+def run_im2col(t, begin, end, is_transposed, threads, dtype, memory):
+    """Elements of any size are moved, not computed with."""
+    right = t.phi[begin:end].T if is_transposed else t.phi[begin:end]
+    dtype = np.dtype(dtype or t.typecode)
+    x = in_memory(t, t.lend(t.x.real.astype(dtype)) if dtype.kind == "u" else t.x, memory)
+    rows = t.lend(np.full(right.shape, 77, dtype))
+    _core.im2col(t.g, x, rows, threads, begin, is_transposed)
+    return rows, right.real.astype(dtype) if dtype.kind == "u" else right
 
 
 def run_col2im(t, threads):
@@ -275,19 +292,16 @@ def run_csr(t, is_circular, index_bytes, threads):
     return matrix @ t.x[0].ravel(), (t.y[0] - bias).ravel()
 
 
-STEPS = (-2, 3, -1, 1, -2)
-
-
 def trials_of(t, number, is_giant=False):
     """The trials of one set of operands as (function, arguments by name); what is not cheap is by turns."""
     workspace, threads = (16, 300, 1 << 20)[number % 3], (1, 3, 2, 5)[number // 3 % 4]
-    steps = STEPS[number % 2 :] + STEPS[: number % 2] if number % 4 > 1 else None
+    memory = ("guarded", "spread", "guarded", "swapped")[number % 4]
     for kind, orientation in KINDS:
         for op in OPS:
             if kind == "implicit" and (op, orientation) in t.declined:
                 continue
             named = {"op": op, "kind": kind, "orientation": orientation, "workspace": workspace, "threads": threads}
-            yield run_problem, {**named, "steps": steps}
+            yield run_problem, {**named, "memory": memory}
             if kind == "implicit" and op == "forward" and orientation == "filters":
                 yield run_problem, {**named, "is_finite": True, "packs": True}
                 yield run_problem, {**named, "is_finite": True}
@@ -295,7 +309,9 @@ def trials_of(t, number, is_giant=False):
         rows = len(t.phi)
         for begin, end in {(0, rows), (0, 1), (rows // 3, rows - rows // 4)}:
             for is_transposed in (False, True):
-                yield run_im2col, {"begin": begin, "end": end, "is_transposed": is_transposed, "threads": threads}
+                named = {"begin": begin, "end": end, "is_transposed": is_transposed, "threads": threads}
+                yield run_im2col, {**named, "dtype": None, "memory": memory}
+                yield run_im2col, {**named, "dtype": ("u1", "u2")[number % 2], "memory": "guarded"}
         yield run_col2im, {"threads": threads}
     for is_circular in (False, True):
         if (t.matrices[is_circular] is not None or not is_circular) and not is_giant and t.g.batch:
