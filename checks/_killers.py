@@ -93,7 +93,7 @@ def stages_of(path, sets, with_tests):
     which, stages = set(which), {}
     small, large, giants = sets
     if which:
-        stages = {"trials": failing(small, which), "large": failing(large if which & {"run_problem:implicit"} else large[:6], which), "giants": failing(giants, which, None, True)}
+        stages = {"trials": failing(small, which), "large": failing(large if which & {"run_problem:implicit"} else large[:8], which), "giants": failing(giants, which, None, True)}
     if "run_problem:implicit" in which:
         for isa in _core.instruction_sets()[:-1]:
             stages[f"trials, {isa}"] = failing(small[:60] + large[::4], which, isa)
@@ -147,17 +147,17 @@ def main():
     print(f"ready {time.monotonic() - start:.0f}", flush=True)
     for line in sys.stdin:
         number, path = line.split()
-        if path not in known:
-            known[path] = stages_of(path, sets, with_tests)
-            costs[path] = {}
-        stages, cost = known[path], costs[path]
+        part = repr(PARTS.get(path, IMPLICIT))  # files of one part share what it costs
+        if part not in known:
+            known[part], costs[part] = stages_of(path, sets, with_tests), {}
+        stages, cost = known[part], costs[part]
         for name in stages.keys() - cost.keys():
             noticed, cost[name] = in_child(0, stages[name], 300)
             if noticed:
                 print(f"broken {name}", flush=True)
                 return 1
-        # Those first that have killed most mutants of this file for their time.
-        counts = kills.setdefault(path, dict.fromkeys(stages, 0.2))
+        # Those first that have killed most mutants of this part for their time.
+        counts = kills.setdefault(part, dict.fromkeys(stages, 0.2))
         answer = "-"
         for name in sorted(stages, key=lambda name: -counts[name] / (0.02 + cost[name])):
             noticed, _ = in_child(int(number), stages[name], max(LEAST_SECONDS, 3 * cost[name]))

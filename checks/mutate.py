@@ -136,6 +136,8 @@ def main():
     report, known = Report("mutate"), read_survivors()
     texts, mutants = instrument()
     chosen = [m for m in mutants if args.only is None or args.only in f"{m.path}:{m.row}:"]
+    if args.trials:  # which are of the core
+        chosen = [m for m in chosen if m.path.endswith((".c", ".h"))]
     if args.quick:
         chosen = random.Random(args.seed).sample(chosen, min(QUICK, len(chosen)))
     if args.list:
