@@ -16,7 +16,7 @@ from common import BUILDS, ROOT, Report, arguments, build, environment_of
 
 PAGES = BUILDS / "coverage"
 # Where csrc/ is meant to be tested.
-CORE = ["conv", "index_map", "patches", "matrix", "patch_matrix", "plan", "implicit", "nn_kernels"]
+CORE = ["conv", "index_map", "giants", "same_bits", "patches", "matrix", "patch_matrix", "plan", "implicit", "nn_kernels"]
 MOST_LISTED = 400  # lines of what was not reached
 
 
