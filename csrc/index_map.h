@@ -61,9 +61,7 @@ static inline int is_inside(const im2colx_geometry *g, int axis, ptrdiff_t i) { 
 /* Values o of `step*o + start` that fall inside 0 <= . < size, cut to 0 <= o < count. */
 static inline range inside_range(ptrdiff_t start, ptrdiff_t step, ptrdiff_t size, ptrdiff_t count)
 {
-    range r = {min_size(divide_up(-start, step), count), min_size(divide_up(size - start, step), count)};
-    if (r.end < r.begin) r.end = r.begin;
-    return r;
+    return (range){min_size(divide_up(-start, step), count), min_size(divide_up(size - start, step), count)};
 }
 
 /* The outputs of an axis whose tap k lies inside the image, and the taps of an output that do. */

@@ -4,7 +4,7 @@
  *   TYPE     the same, as an im2colx_type
  *   ISA, LEVEL   the instruction set's name and rung on the ladder of cpu.h
  *   BYTES    of a vector
- *   VECTORS  how many the registers hold side by side, beside six rows
+ *   VECTORS  how many the registers hold side by side, beside six rows: 2 or 4
  *   TARGET   attributes of the functions, possibly nothing
  *   TRANSPOSE(from, ld, rows, columns, to, step)  optional: a block of at most a vector squared, turned round
  *   COMPRESS(y, c, keep)  optional: stores the lanes of the vector at c whose bits are set in `keep` side by side at y
@@ -57,7 +57,14 @@ static inline __attribute__((always_inline)) TARGET void PASTE(body, NAME)(const
     {                                                                                                                \
         PASTE(body, NAME)(MR, NV, sum, a, b, c, accumulate);                                                         \
     }
+#if VECTORS == 4
 #define KERNELS(MR) KERNEL(MR, 1) KERNEL(MR, 2) KERNEL(MR, 3) KERNEL(MR, 4)
+#define ROW(MR)                                                                                              \
+    {PASTE(micro_##MR##x1, NAME), PASTE(micro_##MR##x2, NAME), PASTE(micro_##MR##x3, NAME), PASTE(micro_##MR##x4, NAME)}
+#else
+#define KERNELS(MR) KERNEL(MR, 1) KERNEL(MR, 2)
+#define ROW(MR) {PASTE(micro_##MR##x1, NAME), PASTE(micro_##MR##x2, NAME)}
+#endif
 KERNELS(1) KERNELS(2) KERNELS(3) KERNELS(4) KERNELS(5) KERNELS(6)
 
 static TARGET void PASTE(copy_even, NAME)(void *to_, const void *from_, ptrdiff_t count)
@@ -150,8 +157,6 @@ static TARGET void PASTE(store, NAME)(const void *c_, ptrdiff_t ldc, ptrdiff_t r
         for (ptrdiff_t i = 0; i < rows; i++) y[i * row_step + j * lane_step] = c[i * ldc + j];
 }
 
-#define ROW(MR)                                                                                              \
-    {PASTE(micro_##MR##x1, NAME), PASTE(micro_##MR##x2, NAME), PASTE(micro_##MR##x3, NAME), PASTE(micro_##MR##x4, NAME)}
 static const microkernel PASTE(row, NAME) = {
     .isa = ISA, .level = LEVEL, .type = TYPE, .lanes = LANES, .vectors = VECTORS,
     .function = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)},
