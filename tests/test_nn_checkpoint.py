@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import os
 import pickle
@@ -13,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from forgery import FACTS_MEMBER, forge, lying, npy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -38,26 +38,6 @@ def assert_holds(path, arrays=ARRAYS, facts=FACTS):
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
         assert found[name].tobytes() == array.tobytes()
-
-
-def forge(path, members, compression=zipfile.ZIP_STORED):
-    """Write a file with any members (name: bytes) whose digest is right, as somebody with bad intentions would."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-        archive.comment = checkpoint.MARK + b"0" * 64
-    data = buffer.getvalue()[:-64]
-    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode())
-
-
-def npy(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-FACTS_MEMBER = npy(np.frombuffer(b"{}", np.uint8))
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(lambda name: name != "facts")
@@ -176,11 +156,6 @@ def test_names_with_dots_reach_no_other_folder(tmp_path):
     arrays, _ = nn.load_checkpoint(path)
     assert sorted(arrays) == ["../out", "/tmp/../out2"]
     assert os.listdir(tmp_path) == ["in"] and os.listdir(tmp_path / "in") == ["evil.npz"]
-
-
-def lying(header):
-    """A .npy member of version 1.0 with any header, and no data."""
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
 @pytest.mark.parametrize(("member", "content"), [

@@ -10,9 +10,13 @@ before anything is read from it.  There is no pickle inside and nothing is ever 
 stranger can at worst hold wrong numbers.
 """
 
+import errno
 import hashlib
 import json
+import math
 import os
+import struct
+import tokenize
 import warnings
 import zipfile
 from pathlib import Path
@@ -23,6 +27,13 @@ from im2colx._files import replacing
 
 MARK = b"im2colx checkpoint 1, sha256 "
 DIGITS = 64
+
+# What zipfile, NumPy and json raise on an archive or array that was forged.  Not among them: OSError and MemoryError, which say
+# nothing about the file, and whatever a signal handler of the caller may raise meanwhile.
+_FORGED = (
+    zipfile.BadZipFile, ValueError, TypeError, EOFError, LookupError, AttributeError, OverflowError, NotImplementedError,
+    RecursionError, SyntaxError, tokenize.TokenError, struct.error,
+)  # fmt: skip
 
 
 def save_checkpoint(path, arrays, facts, *, previous=None):
@@ -101,6 +112,12 @@ def load_checkpoint(path):
         If there is no such file.
     ValueError
         If the file is damaged, cut off, or something else.
+    OSError
+        If it cannot be read.
+
+    Notes
+    -----
+    What is loaded is never larger than the file, whoever made it.
 
     Examples
     --------
@@ -114,7 +131,9 @@ def load_checkpoint(path):
         _verify(path, file)
         try:
             return _read(file)
-        except Exception as error:  # the digest fits, so this was made on purpose: zipfile and NumPy may raise anything
+        except (*_FORGED, OSError) as error:  # the digest fits, so this was made on purpose
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the file is the forger's too
+                raise
             raise ValueError(f"{path} is not a checkpoint: {type(error).__name__}: {error}") from error
 
 
@@ -181,11 +200,10 @@ def _sha256(file, length):
 def _read(file):
     arrays = {}
     with zipfile.ZipFile(file) as archive:
+        _check_members(archive, file.seek(0, os.SEEK_END))
         for member in archive.infolist():
-            # Stored as it is, a member cannot be larger than the file: no bomb of a few bytes that fills the memory.
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"member {member.filename!r} is compressed")
             with archive.open(member) as stream:
+                _check_array(stream, member)
                 arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
     if "facts" not in arrays:
         raise ValueError(f"it has no member 'facts.npy', only {sorted(arrays)}")
@@ -193,3 +211,32 @@ def _read(file):
     if not isinstance(facts, dict):
         raise ValueError(f"its facts are of type {type(facts).__name__}, not a dict")
     return arrays, facts
+
+
+def _check_members(archive, size):
+    """Raise ValueError for what `save_checkpoint` never writes, and what would make more of a file than its bytes."""
+    names, total = set(), 0
+    for member in archive.infolist():
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"member {member.filename!r} is compressed")
+        if member.flag_bits & 1:
+            raise ValueError(f"member {member.filename!r} is encrypted")
+        if member.filename in names:
+            raise ValueError(f"two members are named {member.filename!r}")
+        names.add(member.filename)
+        # Stored as they are, and each byte in one member only: then all together are smaller than the file.
+        total += max(member.file_size, member.compress_size)
+    if total > size:
+        raise ValueError(f"its members overlap: they have {total} bytes together, but the file has {size}")
+
+
+def _check_array(stream, member):
+    """Raise ValueError if the array that the member declares is not as large as the member: NumPy would make room for it first."""
+    version = np.lib.format.read_magic(stream)
+    # Version 3 is version 2 in UTF-8: names of fields are misread here, sizes are not.
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    declared, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+    if declared != held:
+        raise ValueError(f"member {member.filename!r} declares {dtype} of shape {shape}, {declared} bytes, but holds {held}")
+    stream.seek(0)
