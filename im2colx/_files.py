@@ -7,9 +7,16 @@ planted under a guessed name is never followed; a symbolic link at the target is
 """
 
 import contextlib
+import errno
+import fcntl
 import os
 import secrets
+import shutil
+import stat
+import warnings
 from pathlib import Path
+
+LOCK = ".im2colx-running"
 
 
 @contextlib.contextmanager
@@ -27,9 +34,32 @@ def replacing(path, previous=None):
     ------
     file object
         Opened for writing bytes (and reading them back).  If the block raises, it is removed and `path` is as before.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; it names `path`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with _naming(path, temporary):
+        with _written(path, temporary, previous) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _naming(path, temporary):
+    """Put `path` into an OSError that names no file, as those of write and fsync, or only the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename2 is None and str(error.filename) in ("None", str(temporary)):
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def _written(path, temporary, previous):
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "w+b") as file:
@@ -50,6 +80,79 @@ def write_bytes(path, data):
     """Replace the file `path` by `data` (bytes, or a str that is encoded as UTF-8), whole or not at all."""
     with replacing(path) as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def occupied(folder):
+    """Keep other processes that ask for the same folder out of it while the block runs.
+
+    The lock ends with the process that holds it, however that ends.  Its file stays after a kill; it holds nobody up.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        It exists.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has the folder, or another part of this one; the message tells which process.
+    OSError
+        If nothing can be written there.
+    """
+    path = Path(folder) / LOCK
+    descriptor = _lock(path)
+    try:
+        with _naming(path, path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            os.fsync(descriptor)
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # before the lock is given up: afterwards the file may be another's
+        os.close(descriptor)
+
+
+def _lock(path):
+    """Open and lock a file that nobody else has locked; return its descriptor."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # planted: writing to it would be writing elsewhere
+                raise FileExistsError(errno.EEXIST, "is not a file of im2colx", str(path))
+            _lock_descriptor(descriptor, path)
+            # Its last holder may have removed it after it was opened here: then another may lock a new one.
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock_descriptor(descriptor, path):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        raise BlockingIOError(
+            errno.EWOULDBLOCK, f"another run, process {process}, is still writing into this folder", str(path.parent)
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        warnings.warn(f"{path.parent}: no lock can be had ({error.strerror}), so a second run would not be noticed", stacklevel=5)
+
+
+def check_room(folder, nbytes):
+    """Raise OSError unless the disk of `folder` has so many bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise OSError(
+            errno.ENOSPC, f"no space left: {nbytes / 1e6:.4g} MB will be written, but {free / 1e6:.4g} MB are free", str(folder)
+        )
 
 
 def _keep(path, previous):

@@ -112,7 +112,7 @@ def _run(args):
     elif args.out is None:
         _print(explanation.html() if kind == "html" else explanation.text())
     else:
-        print(f"Wrote {args.out}")
+        _print(f"Wrote {args.out}")
     return 0
 
 

@@ -43,20 +43,27 @@ class Checkpoints:
         The files that the run may put there.  No other file there is ever touched.
     settings : dict
         All that has a say in what the files hold: str, int, float, bool, and lists of these.
+    nbytes : int
+        What the files will take together at the end, as far as it is known.
     """
 
-    def __init__(self, folder, names, settings):
+    def __init__(self, folder, names, settings, nbytes=0):
         self.folder = folder
         self._files = [folder / name for name in names]
         self._note = folder / "settings.json"
         self._settings = settings
+        self._nbytes = nbytes
 
     def open(self, resume):
         """Make the folder ready; return whether there is something to go on from."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        if resume and self._note.exists():
+        is_going_on = resume and self._note.exists()
+        if is_going_on:
             self._compare()
+        # What is there already is replaced.
+        _files.check_room(self.folder, self._nbytes - sum(file.stat().st_size for file in self._present()))
+        if is_going_on:
             return self._any()
         if self._any():
             print(f"The checkpoints of an interrupted run in {self.folder} are given up; --resume goes on from such.", flush=True)
@@ -65,7 +72,10 @@ class Checkpoints:
         return False
 
     def _any(self):
-        return any(file.exists() or previous(file).exists() for file in self._files)
+        return bool(self._present())
+
+    def _present(self):
+        return [part for file in self._files for part in (file, previous(file)) if part.exists()]
 
     def remove(self):
         """Remove what `open` and the run put there, and the folder unless something else is in it."""

@@ -111,6 +111,11 @@ def _experiment(args):
             "files with --data DIR or IM2COLX_DATA"
         )
     images = paper.choose_images(digits, settings)
+    with _run.prepared(args):
+        return _experiment_into(args, settings, digits, images)
+
+
+def _experiment_into(args, settings, digits, images):
     checkpoints = _folder(args, settings, digits.source)
     resuming = checkpoints.open(args.resume)
     epochs = in_epochs(settings.epochs)
@@ -174,6 +179,7 @@ def _folder(args, settings, source):
             "seed": settings.seed,
             "digits": source["name"].partition(",")[0],
         },
+        paper.checkpoints_nbytes(settings),
     )
 
 

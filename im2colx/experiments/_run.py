@@ -12,6 +12,8 @@ from im2colx import _files
 
 from . import _drawing
 
+RESULTS = 500_000  # bytes: no study writes fewer
+
 
 def integer(low, high):
     """Return a function that reads a whole number from `low` to `high`, as the `type` of an option."""
@@ -175,11 +177,24 @@ def enough_images(count, digits):
         raise ValueError(f"--images {count} is more than the {available} training images there are ({digits.source['name']})")
 
 
-def prepare(out):
-    """Make the folder for the results; find out now, rather than after the work, whether they can be put there."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out: nothing can be written into {out}")
+@contextlib.contextmanager
+def prepared(args):
+    """The folder ``args.out``, made, and held against other runs while the block runs.
+
+    What would keep the results from being put there is found out now, rather than after the work.
+    """
+    for option in ("out", "data"):  # both stand in the report, which is UTF-8
+        try:
+            str(getattr(args, option)).encode()
+        except UnicodeEncodeError:
+            name = os.fsencode(getattr(args, option)).decode("utf-8", "backslashreplace")
+            raise ValueError(f"--{option} {name}: the name is not UTF-8, as the report that tells it must be") from None
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not os.access(args.out, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out: nothing can be written into {args.out}")
+    with _files.occupied(args.out):
+        _files.check_room(args.out, RESULTS)
+        yield
 
 
 def write(out, files):

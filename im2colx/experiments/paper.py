@@ -221,6 +221,13 @@ def checkpoint_every(epochs):
     return max(1, epochs // 4)
 
 
+def checkpoints_nbytes(settings):
+    """The bytes of the checkpoints at the end: of each training the last one and, after more than one epoch, that before it."""
+    weights = (PATCH * FILTERS + ROWS * FILTERS * SIDE * SIDE) * np.dtype(settings.dtype).itemsize
+    arrays = {"sgd": 1, "adam": 3}  # as large as the weights: these, and Adam's two moments
+    return weights * sum(2 * arrays[optimizer] for optimizer in settings.optimizers) * min(settings.epochs, 2)
+
+
 def weights_sha256(model):
     """Return the SHA-256 of the bytes of all weights, little-endian, in hexadecimal: equal for bit-equal networks."""
     digest = hashlib.sha256()

@@ -52,7 +52,11 @@ def _classifier(args):
     digits = datasets.load_mnist(args.data)
     settings = study.Settings(args.epochs, args.images, args.seed).settled(len(digits.train_images))
     _run.enough_images(settings.images, digits)
-    _run.prepare(args.out)
+    with _run.prepared(args):
+        return _classifier_into(args, settings, digits)
+
+
+def _classifier_into(args, settings, digits):
     # The number of epochs has no say in what a checkpoint holds.
     known = {"images": settings.images, "seed": settings.seed, "digits": digits.source["name"].partition(",")[0]}
     checkpoints = _checkpoints.Checkpoints(args.out / "checkpoints", [study.CHECKPOINT], known)

@@ -57,7 +57,11 @@ def _study(args):
     digits = datasets.load_mnist(args.data)
     settings = study.Settings(args.epochs, args.images, args.seeds, args.seed).settled(len(digits.train_images))
     _run.enough_images(settings.images, digits)
-    _run.prepare(args.out)
+    with _run.prepared(args):
+        return _study_into(args, settings, digits)
+
+
+def _study_into(args, settings, digits):
     print(f"Digits: {digits.source['name']}. Training on {settings.images:,} of them, from {settings.seeds} seeds.", flush=True)
     with _run.one_blas_thread():
         results, grown = study.run(settings, digits)

@@ -54,6 +54,11 @@ def _question(args):
     _drawing.require_matplotlib()  # rather now than after the training
     digits = datasets.load_mnist(args.data)
     settings = study.Settings(args.epochs, args.seeds, args.seed, args.images)
+    with _run.prepared(args):
+        return _question_into(args, settings, digits)
+
+
+def _question_into(args, settings, digits):
     results = train(args.out, settings, digits, args.checkpoint_seconds, args.resume)
     facts = {**describe(settings), **_run.surroundings(digits.source), "command": _command(args)}
     found = Findings(results, settings.images)

@@ -63,7 +63,11 @@ def _study(args):
     _drawing.require_matplotlib()  # rather now than after the training
     digits = datasets.load_mnist(args.data)
     _run.enough_images(settings.images, digits)
-    _run.prepare(args.out)
+    with _run.prepared(args):
+        return _study_into(args, settings, digits)
+
+
+def _study_into(args, settings, digits):
     print(f"Digits: {digits.source['name']}. {args.seeds} networks for each method, {args.images:,} images.", flush=True)
     with _run.one_blas_thread():
         results, sets, example = study.run(settings, digits)
