@@ -15,6 +15,9 @@
 /* Entries of a task: far below the poll's period, and far above the cost of taking one. */
 enum { TASK_ENTRIES = 128 << 10 };
 
+/* Rows that are counted between two looks at the poll: some 10 microseconds. */
+enum { ROWS_A_LOOK = 1024 };
+
 typedef struct {
     ptrdiff_t tap, pixel;
 } tap_at;
@@ -31,10 +34,12 @@ typedef struct {
     tap_at *inside;                       /* room for all taps, a worker */
 } matrix;
 
+static inline ptrdiff_t filters_of(const matrix *m) { return m->g->groups * m->g->filters; }
+
 /* Rows of the matrix run over (f, o), or over (o, f) with channels last. */
 static ptrdiff_t output_of(const matrix *m, ptrdiff_t row)
 {
-    return m->is_last ? row / (m->g->groups * m->g->filters) : row % m->outputs;
+    return m->is_last ? row / filters_of(m) : row % m->outputs;
 }
 
 static range taps_of_axis(const matrix *m, int axis, ptrdiff_t o)
@@ -130,12 +135,28 @@ static void rows_task(void *argument, ptrdiff_t task, int worker, im2colx_job *j
     ptrdiff_t listed = -1, count = 0;
     for (ptrdiff_t row = begin; row < end && !im2colx_stopped(job); row++) {
         const ptrdiff_t output = output_of(m, row);
-        const ptrdiff_t filter = m->is_last ? row % (g->groups * g->filters) : row / m->outputs;
+        const ptrdiff_t filter = m->is_last ? row % filters_of(m) : row / m->outputs;
         const ptrdiff_t channel = filter / g->filters * g->channels, at = indptr_at(m, row);
         if (output != listed) count = list_inside(m, listed = output, list);
         if (m->index_bytes == 4) indices_4(m, channel, list, count, (int32_t *)m->indices + at);
         else indices_8(m, channel, list, count, (int64_t *)m->indices + at);
         values(m, m->w + filter * g->channels * m->taps * m->size, list, count, m->data + at * m->size);
+    }
+}
+
+/* Where each row begins: a sum over the rows before, so by one worker. */
+static void indptr_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
+{
+    const matrix *m = argument;
+    ptrdiff_t entries = 0, count = 0;
+    (void)task, (void)worker;
+    for (ptrdiff_t row = 0; row <= m->rows; row++) {
+        if (row % ROWS_A_LOOK == 0 && im2colx_stopped(job)) return;
+        if (m->index_bytes == 4) ((int32_t *)m->indptr)[row] = (int32_t)entries;
+        else ((int64_t *)m->indptr)[row] = entries;
+        if (row == m->rows) break;
+        if (!m->is_last || row % filters_of(m) == 0) count = count_inside(m, output_of(m, row));
+        entries += count * m->g->channels;
     }
 }
 
@@ -146,7 +167,7 @@ im2colx_status im2colx_csr(const im2colx_geometry *g, im2colx_order order, int c
     m.taps = taps_of(g);
     m.plane = g->image[0] * g->image[1] * g->image[2];
     m.outputs = outputs_of(g);
-    m.rows = g->groups * g->filters * m.outputs;
+    m.rows = filters_of(&m) * m.outputs;
     m.size = (ptrdiff_t)itemsize;
     m.index_bytes = (ptrdiff_t)index_bytes;
     m.w = w, m.indptr = indptr, m.indices = indices, m.data = data;
@@ -155,15 +176,8 @@ im2colx_status im2colx_csr(const im2colx_geometry *g, im2colx_order order, int c
     threads = im2colx_workers(tasks, threads);
     if (!(m.inside = malloc((size_t)(threads * m.taps) * sizeof(tap_at)))) return IM2COLX_NO_MEMORY;
 
-    ptrdiff_t entries = 0, count = 0;
-    for (ptrdiff_t row = 0; row <= m.rows; row++) {
-        if (index_bytes == 4) ((int32_t *)indptr)[row] = (int32_t)entries;
-        else ((int64_t *)indptr)[row] = entries;
-        if (row == m.rows) break;
-        if (!m.is_last || row % (g->groups * g->filters) == 0) count = count_inside(&m, output_of(&m, row));
-        entries += count * g->channels;
-    }
-    const im2colx_status status = im2colx_run(tasks, threads, rows_task, &m, poll);
+    im2colx_status status = im2colx_run(1, 1, indptr_task, &m, poll);
+    if (status == IM2COLX_OK) status = im2colx_run(tasks, threads, rows_task, &m, poll);
     free(m.inside);
     return status;
 }

@@ -6,6 +6,9 @@ import numpy as np
 
 from im2colx._geometry import shown
 
+# Entries, or pixels, between two looks for Ctrl-C: some 10 ms.
+AT_ONCE = 1 << 18
+
 
 def position(value, size, name):
     """An integer index, counted from the end if negative."""
@@ -20,6 +23,8 @@ def position(value, size, name):
 
 def two_keys(key):
     """The selections of rows and of columns."""
+    if isinstance(key, tuple) and len(key) > 3:
+        raise IndexError(f"Φ has two axes, but {len(key)} selections were given")
     keys = list(key) if isinstance(key, tuple) else [key]
     dots = [at for at, part in enumerate(keys) if part is Ellipsis]
     if len(dots) == 1:
@@ -30,9 +35,12 @@ def two_keys(key):
 
 
 def positions(key, size, name):
-    """The positions that an integer, slice, integer array or mask selects."""
+    """The positions that an integer, slice, integer array or mask selects: an array; of a slice, a range.
+
+    Those of an array may count from the end; `counted` makes them count from the start.
+    """
     if isinstance(key, slice):
-        return np.arange(*key.indices(size))
+        return range(*key.indices(size))
     if isinstance(key, (bool, np.bool_)):
         raise IndexError(f"{name} must be integers, a slice or a mask of {size}, not {key}")
     if not isinstance(key, (np.ndarray, list)) or isinstance(key, np.ndarray) and key.ndim == 0:
@@ -44,4 +52,22 @@ def positions(key, size, name):
         raise IndexError(f"{name} must be integers, a slice or a mask of {size}, not {shown(key)}")
     if key.size and not (-size <= key.min() and key.max() < size):
         raise IndexError(f"{name} holds {key.min()} to {key.max()}, but Φ has only {size} {'rows' if name == 'p' else 'columns'}")
-    return key.astype(np.intp) % max(size, 1)
+    return key
+
+
+def length(selected):
+    """How many `positions` has selected; None if one, by an integer."""
+    return None if np.ndarray is type(selected) and selected.ndim == 0 else len(selected)
+
+
+def counted(part, size):
+    """A part of what `positions` gives, counted from the start."""
+    if isinstance(part, range):
+        return np.arange(part.start, part.stop, part.step)
+    return part.astype(np.intp) % max(size, 1)
+
+
+def pieces(count, most):
+    """Slices of at most `most` (at least one) that cover 0 to `count`.  Between two of them Python looks for Ctrl-C."""
+    step = max(1, most)
+    return (slice(begin, min(begin + step, count)) for begin in range(0, count, step))

@@ -9,6 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from im2colx import _core, _plan, _spectrum
 from im2colx._geometry import converted, operand, resolve, result_dtypes, shape, shown
+from im2colx._indexing import AT_ONCE, pieces
 from im2colx._memory import room_for
 from im2colx._threads import get_num_threads
 
@@ -235,7 +236,10 @@ class ConvOperator(LinearOperator):
         MemoryError
         """
         with self._room_for("dense"):
-            return self.tocsr().toarray()
+            matrix, dense = self.tocsr(), np.empty(self.shape, self.dtype)
+            for rows in pieces(len(dense), AT_ONCE // max(1, self.shape[1])):
+                matrix[rows].toarray(out=dense[rows])
+            return dense
 
     def _csr_sizes(self):
         """How many entries csr has, and the dtype of its indices."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from im2colx import _core, _plan
 from im2colx._geometry import converted, operand, resolve, result_dtypes
-from im2colx._indexing import position, positions, two_keys
+from im2colx._indexing import AT_ONCE, counted, length, pieces, position, positions, two_keys
 from im2colx._threads import get_num_threads
 from im2colx.patches import patch_geometry
 
@@ -166,15 +166,30 @@ class PatchMatrix(_Virtual):
         """Entries as NumPy would give them: integers, slices, integer arrays or masks for rows and columns."""
         rows, columns = two_keys(key)
         p, q = (positions(part, size, name) for part, size, name in zip((rows, columns), self.shape, "pq", strict=True))
-        if isinstance(rows, slice) and q.ndim or isinstance(columns, slice) and p.ndim:
-            p = p[:, None]  # otherwise two arrays go together entry by entry, as in NumPy
-        n, c, i, j = self._map(p, q)
+        # With a slice, rows cross columns; otherwise two arrays go together entry by entry, as in NumPy.
+        is_crossed = isinstance(p, range) and length(q) is not None or isinstance(q, range) and length(p) is not None
+        height, width = self.shape
+        if is_crossed:
+            entries = np.zeros((len(p), len(q)), self.dtype)
+            for right in pieces(len(q), AT_ONCE):
+                few = counted(q[right], width)
+                for down in pieces(len(p), AT_ONCE // len(few)):
+                    self._gather(counted(p[down], height)[:, None], few, entries[down, right])
+            return entries
+        lengths = [(n,) for n in map(length, (p, q)) if n is not None]
+        entries = np.zeros(np.broadcast_shapes(*lengths), self.dtype)
+        for part in pieces(len(entries), AT_ONCE) if lengths else [...]:
+            few = (counted(key[part] if length(key) not in (None, 1) else key, size) for key, size in ((p, height), (q, width)))
+            self._gather(*few, entries[part])
+        return entries[()]
+
+    def _gather(self, p, q, entries):
+        """Write the entries (p, q), which broadcast to the shape of `entries`, where they are not of the padding."""
         g = self._geometry
-        inside = (0 <= i) & (i < g.image[0]) & (0 <= j) & (j < g.image[1])
-        entries = np.zeros(np.broadcast_shapes(p.shape, q.shape), self.dtype)
+        n, c, i, j = self._map(p, q)
+        inside = np.broadcast_to((0 <= i) & (i < g.image[0]) & (0 <= j) & (j < g.image[1]), entries.shape)
         n, c, i, j = (np.broadcast_to(part, entries.shape)[inside] for part in (n, c, i, j))
         entries[inside] = self._x[n, i, j, c] if g.channels_last else self._x[n, c, i, j]
-        return entries[()]
 
     def row(self, p):
         """Row p of Φ: one patch, flattened.
@@ -228,8 +243,17 @@ class PatchMatrix(_Virtual):
         c, *k = self._channel_and_tap(position(q, self.shape[1], "q"))
         column = np.zeros((g.batch, *g.output), self.dtype)
         outputs, pixels = zip(*map(self._met, range(2), k), strict=True)
-        column[:, *outputs] = self._channels_first()[:, c, *pixels]
+        met, pixels = column[:, *outputs], self._channels_first()[:, c, *pixels]
+        for part in self._planes(met.shape):
+            met[part] = pixels[part]
         return column.reshape(-1)
+
+    def _planes(self, shape):
+        """Parts of an array (n, rows, columns), each of some `AT_ONCE` elements, or a row."""
+        images, rows, columns = shape
+        for n in pieces(images, AT_ONCE // max(1, rows * columns)):
+            for row in pieces(rows, AT_ONCE // max(1, columns)):
+                yield n, row
 
     def _channels_first(self):
         return np.moveaxis(self._x, -1, 1) if self._geometry.channels_last else self._x
@@ -361,7 +385,11 @@ class PatchMatrix(_Virtual):
         mean = np.empty((g.channels, *g.kernel), exact)
         for k in np.ndindex(*g.kernel):
             _, pixels = zip(*map(self._met, range(2), k), strict=True)
-            mean[:, *k] = x[:, :, *pixels].sum((0, 2, 3), dtype=exact) / g.rows
+            met, sums = x[:, :, *pixels], np.zeros(g.channels, exact)
+            for c in pieces(g.channels, AT_ONCE // max(1, met[:, 0].size)):
+                for n, row in self._planes(met[:, 0].shape):
+                    sums[c] += met[n, c, row].sum((0, 2, 3), dtype=exact)
+            mean[:, *k] = sums / g.rows
         if g.channels_last:
             mean = np.moveaxis(mean, 0, -1)
         return mean.reshape(-1).astype(self.dtype if self.dtype.kind in "fc" else exact, copy=False)

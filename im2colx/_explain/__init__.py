@@ -5,6 +5,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def explain(x, w, stride=1, pad=0, dilation=1, groups=1, *, layout="NCHW", at=No
     g = resolve(x_shape, w_shape, stride, pad, dilation, groups, layout)
     try:
         made_up = np.dtype(np.float32 if dtype is None else dtype)
-    except Exception as error:
+    except (TypeError, ValueError, SyntaxError, OverflowError) as error:  # not what a signal handler raises meanwhile
         raise TypeError(f"dtype must be a NumPy dtype, not {shown(dtype)}") from error
     if (x is None or w is None) and not np.can_cast(np.int8, made_up):
         raise ValueError(f"dtype is {made_up}, but must hold the values that are made up, -9 to 99")
@@ -93,8 +94,8 @@ def explain(x, w, stride=1, pad=0, dilation=1, groups=1, *, layout="NCHW", at=No
 
 
 def _array_or_shape(name, value):
-    """(array or None, shape).  A flat tuple or list is a shape, as neither x nor w can have one axis."""
-    if isinstance(value, (tuple, list)) and not any(isinstance(entry, (tuple, list, np.ndarray)) for entry in value):
+    """(array or None, shape).  A flat tuple or list is a shape, as neither x nor w can have one axis; its first entry tells."""
+    if isinstance(value, (tuple, list)) and not (value and isinstance(value[0], (tuple, list, np.ndarray))):
         return None, shape(name, value, (2, 3, 4))
     array = operand(name, value)
     return array, array.shape
@@ -106,7 +107,7 @@ def _output_at(at, g):
         above = g.pad[0][0]
         row = min((above - 1) // g.stride[0], g.output[0] - 1) if above else g.output[0] // 2
         return 0, 0, row, g.output[1] // 2
-    if isinstance(at, (tuple, list)) and len(at) != 4:
+    if isinstance(at, Sequence) and not isinstance(at, str) and len(at) != 4 or isinstance(at, np.ndarray) and at.shape != (4,):
         raise ValueError(f"at is {shown(at)}, but must be (n, f, a, b): image, filter, row and column of y")
     at = shape("at", at, (4,))
     for position, (name, number, size) in enumerate(zip(("images", "filters", "rows", "columns"), at, sizes, strict=True)):
