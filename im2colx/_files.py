@@ -42,14 +42,14 @@ def replacing(path, previous=None):
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with _naming(path, temporary):
+    with naming(path, temporary):
         with _written(path, temporary, previous) as file:
             yield file
 
 
 @contextlib.contextmanager
-def _naming(path, temporary):
-    """Put `path` into an OSError that names no file, as those of write and fsync, or only the temporary one."""
+def naming(path, temporary=None):
+    """Put `path` into an OSError that names no file, as those of read, write and fsync, or only the temporary one."""
     try:
         yield
     except OSError as error:
@@ -103,7 +103,7 @@ def occupied(folder):
     path = Path(folder) / LOCK
     descriptor = _lock(path)
     try:
-        with _naming(path, path):
+        with naming(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
             os.fsync(descriptor)
@@ -164,10 +164,13 @@ def _keep(path, previous):
         # A file system without hard links: for a moment there is only `previous`, but never nothing.
         os.replace(path, previous)
     else:
-        os.replace(second, previous)
-        # Where both were one file already (a kill between these two renames), POSIX has rename do nothing.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(second)
+        try:
+            os.replace(second, previous)
+        finally:
+            # It is still there if that failed; and where both were one file already (a kill between these two renames),
+            # as POSIX has rename do nothing then.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(second)
 
 
 def _sync_folder(folder):

@@ -131,6 +131,14 @@ def test_every_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypa
     assert caught.value.filename == str(tmp_path / "a.npz")
 
 
+def test_nothing_is_left_where_the_name_of_the_one_before_cannot_be_had(tmp_path, monkeypatch):
+    nn.save_checkpoint(tmp_path / "a.npz", {}, {"number": 1})
+    monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(OSError(errno.EIO, os.strerror(errno.EIO), *names)))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        nn.save_checkpoint(tmp_path / "a.npz", {}, {"number": 2}, previous=tmp_path / "b.npz")
+    assert os.listdir(tmp_path) == ["a.npz"] and nn.load_checkpoint(tmp_path / "a.npz")[1] == {"number": 1}
+
+
 def test_errors_of_the_block_about_other_files_stay(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such source"), _files.replacing(tmp_path / "a"):
         open(tmp_path / "no such source")

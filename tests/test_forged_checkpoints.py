@@ -1,7 +1,9 @@
 """A checkpoint from a stranger: wrong numbers at worst, never more memory than the file has bytes, and only ValueError."""
 
+import errno
 import hashlib
 import io
+import os
 import warnings
 import zipfile
 
@@ -60,6 +62,20 @@ def test_changed_at_random_and_signed_again(tmp_path):
         else:
             assert sum(array.nbytes for array in arrays.values()) < len(data)
     assert 500 < refused < 1500
+
+
+def test_a_disk_that_fails_is_not_the_files_fault(tmp_path, monkeypatch):
+    """zipfile tells an error of its first reads as a file that is no archive."""
+
+    def fail(*args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "a.npz"
+    nn.save_checkpoint(path, {}, {})
+    monkeypatch.setattr(zipfile, "_EndRecData", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+        nn.load_checkpoint(path)
+    assert caught.value.filename == str(path)
 
 
 @pytest.mark.parametrize("error", [TimeoutError, MemoryError, RuntimeError, type("Alarm", (Exception,), {})])

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from im2colx._files import replacing
+from im2colx._files import naming, replacing
 
 MARK = b"im2colx checkpoint 1, sha256 "
 DIGITS = 64
@@ -127,13 +127,12 @@ def load_checkpoint(path):
     path.stat()  # FileNotFoundError if there is none
     if not path.is_file():  # opening a named pipe would wait for ever
         raise ValueError(f"{path} is not a regular file")
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         _verify(path, file)
         try:
             return _read(file)
-        except (*_FORGED, OSError) as error:  # the digest fits, so this was made on purpose
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the file is the forger's too
-                raise
+        except (*_FORGED, OSError) as error:  # the digest fits, so this was made on purpose, or the disk has failed since
+            _raise_if_of_the_disk(error)
             raise ValueError(f"{path} is not a checkpoint: {type(error).__name__}: {error}") from error
 
 
@@ -167,6 +166,15 @@ def load_last_good(path):
             raise error from None
         warnings.warn(f"{error}; going on from the checkpoint before it", RuntimeWarning, stacklevel=3)
         return *found, previous(path)
+
+
+def _raise_if_of_the_disk(error):
+    """Raise the OSError that an error is, or was made of, as zipfile makes its own of one."""
+    while error is not None:
+        # A seek to before the file is the forger's; so is what is a ValueError too.
+        if isinstance(error, OSError) and not isinstance(error, ValueError) and error.errno != errno.EINVAL:
+            raise error
+        error = error.__context__
 
 
 def _verify(path, file):
