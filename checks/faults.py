@@ -29,7 +29,7 @@ def main():
     for where in ("core", "numpy", "threads"):
         part("memory", where, size, needs_shim=True)
     part("memory", "limit", size)
-    for case in ("forks", "threads", "starts"):
+    for case in ("forks", "handlers", "threads", "starts"):
         part("processes", case, size, args.seed)
     part("interrupts", size, args.seed)
     part("files", "errors", size, args.seed, needs_shim=True)

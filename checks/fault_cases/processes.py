@@ -1,17 +1,18 @@
 """Forks, new interpreters, and many threads at once: nobody hangs, and every result is right.
 
-Words: ``forks``, ``starts`` (spawn and forkserver) or ``threads``; then ``quick`` or ``full``; then a seed.
+Words: ``forks``, ``starts`` (spawn and forkserver), ``handlers`` (of signals) or ``threads``; then ``quick`` or ``full``; then a seed.
 """
 
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 
 import numpy as np
-from child import at, check, equal, say
+from child import TESTS, at, check, equal, say
 
 import im2colx
 
@@ -128,11 +129,22 @@ def callers(rounds, rng):
     say(f"16 threads, {16 * rounds:,} calls")
 
 
+def handlers(repeats):
+    """Signal handlers that fork, raise, and go on raising in the middle of calls: the tests of the suite, again and again."""
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "test_threads.py"), "-k", "fork or signals or child or thousand"]
+    for number in range(repeats):
+        at(f"tests/test_threads.py, time {number}")
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=TESTS.parent)
+        check(done.returncode == 0, f"time {number}: {done.stdout[-1500:]}")
+
+
 if __name__ == "__main__":
     case, size, seed = sys.argv[1:]
     is_quick, rng = size == "quick", random.Random(int(seed))
     if case == "forks":
         forks(20 if is_quick else 500, rng)
+    elif case == "handlers":
+        handlers(1 if is_quick else 50)
     elif case == "starts":
         starts(8 if is_quick else 500)
     else:
