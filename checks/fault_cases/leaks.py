@@ -14,7 +14,7 @@ from child import at, check, say
 
 import im2colx
 
-ALLOWED_RESIDENT, ALLOWED_PYTHON = 4 << 20, 64 << 10  # bytes, over all calls
+ALLOWED_RESIDENT, ALLOWED_PYTHON = 1 << 20, 64 << 10  # bytes, over all calls
 
 
 def resident():

@@ -24,6 +24,13 @@ def moments(count):
     return range(1, count + 1) if count <= MOST else np.unique(np.linspace(1, count, MOST).astype(int)).tolist()
 
 
+def poison(results):
+    """Leave wrong numbers where the next result will most likely lie: one that is not written shows."""
+    for result in results if isinstance(results, (tuple, list)) else [results]:
+        if isinstance(result, np.ndarray):
+            np.full_like(result, 77)
+
+
 def allocations(where, is_quick):
     shim = Shim()
     assert shim.watch(*([OURS] if where == "core" else ["_multiarray_umath"])), "the libraries were not found"
@@ -42,6 +49,7 @@ def allocations(where, is_quick):
         count, _ = shim.disarm()
         for nth in moments(count):
             result = error = None
+            poison(expected)
             shim.arm(MEMORY, nth, least=least)
             try:
                 result = call()
