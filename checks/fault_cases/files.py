@@ -199,7 +199,8 @@ def full(folder):
         say("left out: a full disk, as no tmpfs may be mounted here (RLIMIT_FSIZE is tried)")
         check(True, "")
         return
-    os.execvp("unshare", ["unshare", "-m", "sh", "-c", inside, "sh", str(folder), sys.executable])
+    done = subprocess.run(["unshare", "-m", "sh", "-c", inside, "sh", str(folder), sys.executable])
+    check(done.returncode == 0, f"the part on a small disk ended with {done.returncode}")
 
 
 def limit(folder, is_quick):
