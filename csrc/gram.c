@@ -54,17 +54,27 @@ im2colx_status im2colx_gram_add(im2colx_matmul matmul, im2colx_type type, ptrdif
 /* In squares that stay in the first-level cache, because one side of the transposition strides. */
 enum { SQUARE = 32 };
 
-#define DEFINE_FINISH(NAME, T, MIRROR)                                                      \
-    static void NAME(ptrdiff_t n, int transposed, T *gram)                                  \
-    {                                                                                       \
-        (void)transposed;                                                                   \
-        for (ptrdiff_t i0 = 0; i0 < n; i0 += SQUARE)                                        \
-            for (ptrdiff_t j0 = i0; j0 < n; j0 += SQUARE)                                   \
-                for (ptrdiff_t i = i0; i < min_size(i0 + SQUARE, n); i++)                   \
-                    for (ptrdiff_t j = max_size(i, j0); j < min_size(j0 + SQUARE, n); j++) { \
-                        T *upper = gram + i * n + j, *lower = gram + j * n + i;             \
-                        MIRROR                                                              \
-                    }                                                                       \
+typedef struct {
+    ptrdiff_t n;
+    int transposed;
+    void *gram;
+} finish_call;
+
+/* A task: the squares of some rows above the diagonal, and their mirror images. */
+#define DEFINE_FINISH(NAME, T, MIRROR)                                                       \
+    static void NAME(void *argument, ptrdiff_t task, int worker, im2colx_job *job)           \
+    {                                                                                        \
+        const finish_call *s = argument;                                                     \
+        const ptrdiff_t n = s->n, i0 = task * SQUARE;                                        \
+        const int transposed = s->transposed;                                                \
+        T *gram = s->gram;                                                                   \
+        (void)worker, (void)transposed;                                                      \
+        for (ptrdiff_t j0 = i0; j0 < n && !im2colx_stopped(job); j0 += SQUARE)               \
+            for (ptrdiff_t i = i0; i < min_size(i0 + SQUARE, n); i++)                        \
+                for (ptrdiff_t j = max_size(i, j0); j < min_size(j0 + SQUARE, n); j++) {     \
+                    T *upper = gram + i * n + j, *lower = gram + j * n + i;                  \
+                    MIRROR                                                                   \
+                }                                                                            \
     }
 #define MIRROR_REAL *lower = *upper;
 /* The summed triangle is conjugated or its mirror image is; on the diagonal they meet, and the imaginary part is zero. */
@@ -83,10 +93,10 @@ DEFINE_FINISH(finish_8, eight_bytes, MIRROR_REAL)
 DEFINE_FINISH(finish_c64, complex_float, MIRROR_COMPLEX)
 DEFINE_FINISH(finish_c128, complex_double, MIRROR_COMPLEX)
 
-void im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram)
+im2colx_status im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram, int threads, im2colx_poll poll)
 {
-    if (type == IM2COLX_C64) finish_c64(columns, transposed, gram);
-    else if (type == IM2COLX_C128) finish_c128(columns, transposed, gram);
-    else if (im2colx_itemsize(type) == 4) finish_4(columns, transposed, gram);
-    else finish_8(columns, transposed, gram);
+    finish_call s = {columns, transposed, gram};
+    const im2colx_work work = type == IM2COLX_C64 ? finish_c64 : type == IM2COLX_C128 ? finish_c128
+                              : im2colx_itemsize(type) == 4 ? finish_4 : finish_8;
+    return im2colx_run(divide_up(columns, SQUARE), threads, work, &s, poll);
 }

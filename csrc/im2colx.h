@@ -223,7 +223,8 @@ im2colx_status im2colx_col2im(const im2colx_geometry *geometry, const im2colx_te
  * Only the upper triangle is right until im2colx_gram_finish mirrors it (and conjugates what has to be). */
 im2colx_status im2colx_gram_add(im2colx_matmul matmul, im2colx_type type, ptrdiff_t rows, ptrdiff_t columns, const void *tile,
                                 int transposed, int accumulate, void *gram, int threads, im2colx_poll poll);
-void im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram);
+im2colx_status im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram, int threads,
+                                   im2colx_poll poll);
 
 /* The matrix of the convolution of one image (the geometry's batch is ignored), as compressed sparse rows: row (f, o) holds
  * w[f, q] in column t(o, q) for every q of row o of Phi that lies inside x, in the order of q. Rows and columns are numbered

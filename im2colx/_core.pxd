@@ -147,7 +147,8 @@ cdef extern from "im2colx.h" nogil:
     im2colx_status im2colx_gram_add(matmul_function matmul, im2colx_type type, ptrdiff_t rows, ptrdiff_t columns,
                                     const void *tile, int transposed, int accumulate, void *gram, int threads,
                                     im2colx_poll poll)
-    void im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram)
+    im2colx_status im2colx_gram_finish(im2colx_type type, ptrdiff_t columns, int transposed, void *gram, int threads,
+                                       im2colx_poll poll)
     im2colx_status im2colx_csr(const im2colx_geometry *geometry, im2colx_order order, int circular, size_t itemsize,
                                const void *w, size_t index_bytes, void *indptr, void *indices, void *data, int threads,
                                im2colx_poll poll)

@@ -580,13 +580,15 @@ def gram_add(str typecode, cnp.ndarray tile, bint transposed, bint accumulate, c
     check_status(status, "gram")
 
 
-def gram_finish(str typecode, bint transposed, cnp.ndarray gram):
+def gram_finish(str typecode, bint transposed, cnp.ndarray gram, int threads):
     """Mirrors the upper triangle that `gram_add` has summed."""
     cdef im2colx_type kind = _TYPES[typecode]
     cdef ptrdiff_t columns = cnp.PyArray_DIM(gram, 0)
     cdef void *data = cnp.PyArray_DATA(gram)
+    cdef im2colx_status status
     with nogil:
-        im2colx_gram_finish(kind, columns, transposed, data)
+        status = im2colx_gram_finish(kind, columns, transposed, data, threads, poll)
+    check_status(status, "gram")
 
 
 def csr(geometry, bint circular, cnp.ndarray w, cnp.ndarray indptr, cnp.ndarray indices, cnp.ndarray data, int threads):

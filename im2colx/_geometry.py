@@ -402,15 +402,48 @@ def result_dtypes(*dtypes):
     return (np.dtype(np.float32), result) if result == np.float16 else (result, result)
 
 
+# Elements that NumPy moves or looks at in one go: some milliseconds, and between two goes Python looks for Ctrl-C.
+PIECE = 1 << 20
+
+
+def blocks(shape):
+    """Indices of parts of at most PIECE elements, along the first axes, that cover an array of this shape."""
+    if math.prod(shape) <= PIECE:
+        yield ()
+    elif math.prod(shape[1:]) <= PIECE:
+        step = PIECE // math.prod(shape[1:])
+        yield from ((slice(begin, begin + step),) for begin in range(0, shape[0], step))
+    else:
+        yield from ((first, *rest) for first in range(shape[0]) for rest in blocks(shape[1:]))
+
+
+def move(source, to):
+    """Copies, in blocks."""
+    for block in blocks(source.shape):
+        to[block] = source[block]
+    return to
+
+
+def copied(array, dtype, order="K"):
+    """A copy in a native type, made in blocks."""
+    return move(array, np.empty_like(array, dtype=dtype.newbyteorder("="), order=order, subok=False))
+
+
+def extremes(array):
+    """The least and the largest of an array of integers that is not empty."""
+    found = [(int(array[block].min()), int(array[block].max())) for block in blocks(array.shape)]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
 def converted(name, array, dtype):
     """`array` in `dtype`, native, aligned, with strides of whole elements: itself if it is so already."""
-    if array.dtype != dtype:
-        if dtype.kind == "i" and array.dtype.kind == "u" and array.dtype.itemsize >= dtype.itemsize and array.size:
-            largest = int(array.max())
-            if largest > np.iinfo(dtype).max:
-                raise OverflowError(f"{name} holds {largest}, which does not fit into {dtype}")
-        array = array.astype(dtype)
-    return array if is_regular(array) else array.copy(order="K")
+    if array.dtype == dtype and is_regular(array):
+        return array
+    if dtype.kind == "i" and array.dtype.kind == "u" and array.dtype.itemsize >= dtype.itemsize and array.size:
+        largest = extremes(array)[1]
+        if largest > np.iinfo(dtype).max:
+            raise OverflowError(f"{name} holds {largest}, which does not fit into {dtype}")
+    return copied(array, dtype)
 
 
 def is_regular(array):

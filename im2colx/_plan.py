@@ -11,8 +11,12 @@ from im2colx._geometry import (
     check_dtype,
     check_out,
     converted,
+    copied,
+    extremes,
     integer,
+    is_from_signal,
     is_regular,
+    move,
     operand,
     resolve,
     result_dtypes,
@@ -87,7 +91,8 @@ def _magnitude(array):
         return 0
     if array.dtype.kind == "b":
         return 1
-    return max(int(array.max()), -int(array.min()))
+    low, high = extremes(array)
+    return max(high, -low)
 
 
 def _widest(dtype):
@@ -152,12 +157,12 @@ def integer_squares_typecode(terms, array, accumulator):
 
 def narrowed(array, dtype):
     """int64 sums as int32, or an OverflowError."""
-    low, high = int(array.min()), int(array.max())
+    low, high = extremes(array)
     limits = np.iinfo(dtype)
     if low < limits.min or high > limits.max:
         worst = high if high > limits.max else low
         raise OverflowError(f"a result is {worst}, which does not fit into {dtype}: pass 32- or 64-bit integers")
-    return array.astype(dtype)
+    return copied(array, dtype)
 
 
 # ---- Execution ------------------------------------------------------------------------------------------------------
@@ -197,8 +202,8 @@ def execute(
     for name in ("x", "w", "y"):
         if name in arrays:
             arrays[name] = geometry.full_weight(arrays[name]) if name == "w" else geometry.full_image(arrays[name])
-            if is_product and name != "x":
-                arrays[name] = np.ascontiguousarray(arrays[name])
+            if is_product and name != "x" and not arrays[name].flags.c_contiguous:
+                arrays[name] = copied(arrays[name], dtype, "C")
     if bias is not None:
         bias = np.ascontiguousarray(converted("bias", bias, dtype))
 
@@ -220,9 +225,8 @@ def execute(
         return out
     array = array.reshape(given_shape)
     if out is None:
-        return array.astype(result, copy=False)
-    out[...] = array
-    return out
+        return array if array.dtype == result else copied(array, result)
+    return move(array, out)
 
 
 # ---- Plan -----------------------------------------------------------------------------------------------------------
@@ -253,9 +257,10 @@ class Plan(_core.PreparedCall):
         self._dtype = dtype.newbyteorder("=")
         self._compute, self._result = result_dtypes(*(d for d in (dtype, w.dtype, bias.dtype if bias is not None else None) if d))
         # Integers keep their type: its range tells which sums are safe.
-        kind = {} if self._compute.kind == "i" else {"dtype": self._compute}
-        self._w = np.array(w, order="C", **kind)
-        self._bias = None if bias is None else np.array(bias, **kind)
+        self._w, self._bias = (
+            None if array is None else copied(array, array.dtype if self._compute.kind == "i" else self._compute, "C")
+            for array in (w, bias)
+        )
         self._threads, self._precision = threads, precision
         self._recipe = recipe("forward", geometry, self._compute.str[1:], method, None, threads, precision)
         self._packed, problem = None, self._recipe.problem
@@ -323,9 +328,8 @@ class Plan(_core.PreparedCall):
         if not is_rounded:
             return y
         if out is None:
-            return y.astype(self._result)
-        out[...] = y
-        return out
+            return copied(y, self._result)
+        return move(y, out)
 
     def explain(self):
         """What the plan does and why, as text.
@@ -408,6 +412,8 @@ def plan_conv2d(
     try:
         dtype = w.dtype if dtype is None else np.dtype(dtype)
     except Exception as error:
+        if is_from_signal(error):
+            raise
         raise TypeError(f"dtype must be a NumPy dtype, not {shown(dtype)}") from error
     check_dtype("x", dtype)
     return Plan(geometry, w, bias, dtype, method, precision, resolve_threads(threads))

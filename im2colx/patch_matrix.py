@@ -353,7 +353,7 @@ class PatchMatrix(_Virtual):
             tile = memory[: columns * count].reshape((columns, count) if is_transposed else (count, columns))
             _core.im2col(self._geometry, self._x, tile, threads, begin, is_transposed)
             _core.gram_add(typecode, tile.astype(dtype, copy=False), is_transposed, begin > 0, gram, threads)
-        _core.gram_finish(typecode, is_transposed, gram)
+        _core.gram_finish(typecode, is_transposed, gram, threads)
         if dtype.kind == "i" and dtype != result:
             gram = _plan.narrowed(gram, result)
         return gram.astype(result, copy=False)
