@@ -43,11 +43,17 @@ class Call:
         One of which must be raised; empty for a legal call.
     mentions, shows : tuple of str
         Of an error's message: one of each must stand in it.
-    may_decline : bool
-        Whether the method may say that it cannot take the call.
+    may_decline, may_overflow : bool
+        Whether the method may say that it cannot take the call; whether OverflowError may be right.
+    is_timed : bool
+        Whether its time is that of planning.
+    shape_of_out : tuple of int
+        Where there is an argument `out`.
     """
 
-    errors, mentions, shows, may_decline, is_timed = (), (), (), False, False
+    errors, mentions, shows = (), (), ()
+    may_decline = may_overflow = is_timed = False
+    shape_of_out = None
 
     def __init__(self, name, template, verdict, **values):
         self.name, self.template, self.verdict, self.values = name, template, verdict, values
@@ -127,6 +133,11 @@ def spelled(r, function, named):
     return r.randint(0, count), named
 
 
+def parameters(function):
+    """The names that a function of the package takes; None if there is no such function."""
+    return [name for name, _ in _parameters(function)] if function in NAMES else None
+
+
 @functools.lru_cache(maxsize=None)
 def _parameters(function):
     parameters = inspect.signature(getattr(im2colx, function)).parameters.values()
@@ -166,15 +177,16 @@ def _makers_for(flavour):
 
 
 def equal(wanted, dtype, out=None):
-    """A verdict: the result equals `wanted(values)`, and is `out` if one was given."""
+    """A verdict: the result equals `wanted(values)` in `dtype(values)`, and is `out` if one was given."""
 
     def verdict(result, values, made):
-        if out is not None and out in values["call"][1] and values["call"][1][out] is not None:
+        if out is not None and values["call"][1].get(out) is not None:
             target, memory, _ = made[out]
             if result is not target:
                 return "is not out"
             if memory is not None and not gaps_are_untouched(target, memory):
                 return "bytes of out's memory that belong to no element were written"
-        return twin.differs(np.asarray(result) if type(result) is not np.ndarray else result, wanted(values), dtype(values))
+        return twin.differs(np.asarray(result) if isinstance(result, np.generic) else result, wanted(values), dtype(values))
 
+    verdict.wanted, verdict.dtype = wanted, dtype
     return verdict

@@ -10,12 +10,18 @@ import inspect
 import legal as _legal  # noqa: F401  its makers register themselves
 import legal_matrix as _legal_matrix  # noqa: F401
 from arrays import *  # noqa: F403
-from call import COVERED, LEFT_OUT, NAMES, Call, legal
+from broken import broken as _broken
+from call import COVERED, LEFT_OUT, NAMES, Call, legal, parameters
 from scenes import Scene
 
 import im2colx
 
 globals().update({name: value for name, value in NAMES.items() if name != "__version__"})
+
+
+def broken(r, scene):
+    """A random call with one thing broken."""
+    return _broken(r, scene, parameters)
 
 
 def public_names():
@@ -30,9 +36,13 @@ def public_names():
     return names
 
 
+def public_functions():
+    return [name for name in im2colx.__all__ if inspect.isfunction(getattr(im2colx, name))]
+
+
 def uncovered():
     """Public names that no maker is about."""
     return sorted(public_names() - COVERED - set(LEFT_OUT) - {"__version__"})
 
 
-__all__ = ["COVERED", "NAMES", "Call", "Scene", "legal", "uncovered", *(name for name in NAMES if name != "__version__")]
+__all__ = ["COVERED", "NAMES", "Call", "Scene", "broken", "legal", "uncovered", *(name for name in NAMES if name != "__version__")]

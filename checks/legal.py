@@ -113,6 +113,7 @@ def convolution(r, scene, op, plain=False):
     function = PARAMETERS[op]
     call = Call(function, f"{function}({{call}})", equal(wanted_of(op, scene), result_dtype(op), "out"))
     call.values["call"] = spelled(r, function, named)
+    call.shape_of_out = {"y": scene.y, "x": scene.x, "w": scene.w}[_RESULT[op]].shape
     call.may_decline = can_decline(named.get("method", "auto"), dtype, scene, named.get("workspace"))
     call.may_overflow = scene.flavour == "extreme"
     return call
@@ -201,12 +202,14 @@ def plan_called(r, scene):
         x = x._replace(dtype=dtype, given_as="array")
 
     def verdict(result, values, made):
-        arguments = {"x": values["x"], **values["call"][1]}
-        right = wanted_of("forward", scene)({"call": (0, arguments)})
         if "out" in values and result is not made["out"][0]:
             return "is not out"
-        return twin.differs(result, right, of_result)
+        return twin.differs(result, wanted(values), of_result)
 
+    def wanted(values):
+        return wanted_of("forward", scene)({"call": (0, {"x": values["x"], **values["call"][1]})})
+
+    verdict.wanted, verdict.dtype = wanted, lambda values: of_result
     template = "plan_conv2d({call})({x})"
     call = Call("Plan", template, verdict, call=spelled(r, "plan_conv2d", named), x=x)
     if r.random() < 0.4:
@@ -241,7 +244,9 @@ def im2col(r, scene):
     named = patch_arguments(r, scene, scene.lay(r, scene.x, scene.dtype(r)))
     if r.random() < 0.35:
         named["out"] = out_for(r, scene.phi_shape, dtype_of_x({"call": (0, named)}))
-    return Call("im2col", "im2col({call})", equal(phi_of(scene), dtype_of_x, "out"), call=spelled(r, "im2col", named))
+    call = Call("im2col", "im2col({call})", equal(phi_of(scene), dtype_of_x, "out"), call=spelled(r, "im2col", named))
+    call.shape_of_out = scene.phi_shape
+    return call
 
 
 @maker(6, "col2im", flavours=("small", "large", "giant", "extreme"))

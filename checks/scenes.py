@@ -126,9 +126,9 @@ class Scene:
         if r.random() < 0.15:
             word = r.choice(("valid", "same", "same_upper", "same_lower", "half", "full"))
             pads = [word_pads(word, *rest) for rest in zip(sizes, kernel, stride, dilation, strict=True)]
-            if all(s + sum(p) > d * (k - 1) for s, p, d, k in zip(sizes, pads, dilation, kernel, strict=True)):
-                if max(map(sum, pads)) < 2**44:
-                    self.word, pad = word, tuple(pads)
+            rest = [s + sum(p) - d * (k - 1) for s, p, d, k in zip(sizes, pads, dilation, kernel, strict=True)]
+            if min(rest) > 0 and math.prod((size - 1) // s + 1 for size, s in zip(rest, stride, strict=True)) <= 1024:
+                self.word, pad = word, tuple(pads)
         self.case = Case("", n, c * groups, *sizes, f * groups, kernel, stride, tuple(pad), dilation, groups)
 
     def _small(self, r):

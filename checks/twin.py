@@ -128,6 +128,8 @@ def differs(result, wanted, dtype, scalar=False):
         return f"has shape {result.shape}, but must have {wanted.shape}"
     if result.dtype != dtype:
         return f"has dtype {result.dtype}, but must have {dtype}"
+    if overflows(wanted, dtype):
+        return f"was returned, but {wanted.min()} to {wanted.max()} do not fit into {dtype}"
     with np.errstate(all="ignore"):
         right = wanted.astype(dtype)
         equal = result == right
@@ -155,7 +157,7 @@ def near(result, wanted, tolerance):
 
 def overflows(wanted, dtype):
     """Whether an integer result does not fit into its type, so that OverflowError is right."""
-    if dtype.kind != "i" or not wanted.size:
+    if dtype.kind != "i" or wanted.dtype.kind != "O" or not wanted.size:
         return False
     limits = np.iinfo(dtype)
     return wanted.min() < limits.min or wanted.max() > limits.max
