@@ -85,7 +85,7 @@ class Alike:
         self._report, self._seen = report, {}
 
     def fail(self, text, wrong, again):
-        kind = (text.split("(")[0], re.sub(r"\d+", "#", wrong)[:50])
+        kind = (text.split("(")[0], re.sub(r"\d+", "#", wrong.splitlines()[0])[:50])
         self._seen[kind] = self._seen.get(kind, 0) + 1
         if self._seen[kind] <= MOST_ALIKE:
             self._report.fail(f"{text}\n    {wrong}\n    again: {again}")

@@ -167,5 +167,5 @@ def _names(errors):
 
 
 def _shown(result):
-    text = repr(result)
+    text = " ".join(repr(result).split())
     return text if len(text) < 200 else f"{text[:200]}..."
