@@ -45,7 +45,7 @@ def _integer(r, name, least):
     """A number that is none, or out of its bounds."""
     if r.random() < 0.5:
         value = r.choice(_NO_INTEGERS)
-        return Fault(value, TV if isinstance(value, (dict, bytes)) else T, (name,), ("1.5",) if value == 1.5 else ())
+        return Fault(value, TV if isinstance(value, (dict, bytes)) or (name == "pad" and value == "2") else T, (name,), ("1.5",) if value == 1.5 else ())
     value = r.choice((least - 1, -3, -(2**31), -(2**63), -(2**70), 2**63, 2**70))
     return Fault(value, V, (name,), (str(value), str(value)[:12]))
 
@@ -109,15 +109,15 @@ def _resized(laid, axis, size):
     return Laid(Values(shape, "ones"), laid.dtype) if math.prod(shape) < 2**20 else None
 
 
-def _x_or_w(r, name, laid, scene):
-    """An x or w of another size."""
+def _x_or_w(r, name, laid, scene, has_no_w):
+    """An x or w of another size; without a w, x may have any number of channels."""
     if r.random() < 0.4 or laid.given_as != "array" or scene.given == "plane":
         return _array(r, name, laid.values.shape)
     shape, axes = laid.values.shape, len(laid.values.shape)
     last = scene.layout == "NHWC"
     if name == "x":
         axis = axes - 1 if last else axes - 3
-        size = r.choice((0, shape[axis] + 1))
+        size = 0 if has_no_w else r.choice((0, shape[axis] + 1))
     else:
         axis = r.randrange(4)
         kernel_axes = (0, 1) if last else (2, 3)
@@ -249,8 +249,7 @@ def _faults(r, name, call, scene):
         if name in ("x", "w"):
             if call.name in ("explain",) and r.random() < 0.9:
                 return None
-            fault = _x_or_w(r, name, laid, scene)
-            return None if name == "x" and call.name in ("PatchMatrix", "im2col") and fault and isinstance(fault.value, Laid) and 0 not in fault.value.values.shape else fault
+            return _x_or_w(r, name, laid, scene, call.name in ("PatchMatrix", "im2col"))
         axis = r.randrange(len(laid.values.shape))
         shape = laid.values.shape
         if r.random() < 0.5 and 0 not in shape:
@@ -314,6 +313,8 @@ def _faulty(call, name, fault):
 def _of_objects(r, scene, call):
     """Faults in what is done with an object that was made."""
     made = None
+    if call.may_decline:
+        return None
     if call.name == "Plan":
         x = call.values["x"]
         other = r.choice(("shape", "dtype", "thing"))

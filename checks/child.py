@@ -23,7 +23,7 @@ from pathlib import Path
 SIZE = 1 << 16
 _HEAD = struct.Struct("<qqqdi")  # scene, number, tried, when it began, bytes of the text
 LONGEST = 5  # seconds in one call after which the child is ended
-MOST_ALIKE = 3  # failures of one kind that are shown
+MOST_ALIKE, MOST_KINDS = 3, 60  # failures of one kind that are shown, and kinds
 MOST_ENDS = 60  # of children, after which a run is given up
 ROOM = 6 << 30  # bytes of address space: legal calls of small arrays need no more
 
@@ -87,11 +87,10 @@ class Alike:
     def fail(self, text, wrong, again):
         kind = (text.split("(")[0], re.sub(r"\d+", "#", wrong.splitlines()[0])[:50])
         self._seen[kind] = self._seen.get(kind, 0) + 1
-        if self._seen[kind] <= MOST_ALIKE:
-            self._report.fail(f"{text}\n    {wrong}\n    again: {again}")
-        else:
-            self._report.tried += 1
-            self._report.failed += 1
+        self._report.tried += 1
+        self._report.failed += 1
+        if self._seen[kind] <= MOST_ALIKE and len(self._seen) <= MOST_KINDS:
+            print(f"FAILED {self._report.name}: {text}\n    {wrong}\n    again: {again}", flush=True)
 
     def finish(self):
         for (name, wrong), count in self._seen.items():

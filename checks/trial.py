@@ -1,5 +1,6 @@
 """One call tried: run, compared, timed, and made smaller if it fails."""
 
+import re
 import time
 import traceback
 
@@ -150,9 +151,10 @@ def _changed(made, with_out):
 
 
 def _may_overflow(call, message):
-    """Whether a result does not fit, or a number of an input; sums without 128 bits may say that they cannot tell."""
-    if "may reach" in message:
-        return call.name in ("col2im", "PatchMatrix")
+    """Whether a result does not fit, or a number of an input; or the bound of the sums leaves the type that they have."""
+    bound = re.search(r"may reach (\d+)", message)
+    if bound:  # 128 bits for products, 64 for sums without factors
+        return int(bound.group(1)) >= (2**63 if call.name in ("col2im", "PatchMatrix") else 2**126)
     named = call.values.get("call", (0, {}))[1]
     for value in (*named.values(), *call.values.values()):
         if isinstance(value, Laid) and value.values.kind == "extreme uint64":
