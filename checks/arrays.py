@@ -146,7 +146,7 @@ class Over(NamedTuple):
 
 def over(array, shape, dtype, start=0):
     """An array over the memory of another."""
-    return np.ndarray(shape, dtype, array.base, start)
+    return np.ndarray(shape, dtype, array.base, array.ctypes.data - array.base.ctypes.data + start)
 
 
 class Wrapped:

@@ -164,7 +164,10 @@ def _bias(r, filters, dtype):
     if kind == 0:
         shape = r.choice(((filters + 1,), (filters, 1), (1, filters), (filters, 2), (0,), (1,) * 5))
         return Fault(Raw(f"np.ones({shape}, {dtype!r})"), V, ("bias",), (str(shape), f"({filters},)"))
-    return _array(r, "bias", (filters,)) if kind == 1 else Fault(Raw(f"np.array([None] * {filters})"), T, ("bias",))
+    fault = _array(r, "bias", (filters,))
+    if kind == 1 and "np.ones" not in str(fault.value):  # of which a number or one of an axis may be right
+        return fault
+    return Fault(Raw(f"np.array([None] * {filters})"), T, ("bias",))
 
 
 def _out(r, shape, dtype, inputs):

@@ -43,8 +43,10 @@ class Call:
         One of which must be raised; empty for a legal call.
     mentions, shows : tuple of str
         Of an error's message: one of each must stand in it.
-    may_decline, may_overflow : bool
-        Whether the method may say that it cannot take the call; whether OverflowError may be right.
+    may_decline : str
+        What a ValueError may say that declines the call; "" if none may.
+    may_overflow : bool
+        Whether OverflowError may be right.
     is_timed : bool
         Whether its time is that of planning.
     shape_of_out : tuple of int
@@ -52,7 +54,8 @@ class Call:
     """
 
     errors, mentions, shows = (), (), ()
-    may_decline = may_overflow = is_timed = False
+    may_overflow = is_timed = False
+    may_decline = ""
     shape_of_out = None
 
     def __init__(self, name, template, verdict, **values):

@@ -74,10 +74,10 @@ def result_dtype(op):
 
 
 def can_decline(method, dtype, scene, workspace):
-    """Whether a method may say that it cannot take the call: not the direct loops, and never "auto"."""
-    if method in ("auto", "naive"):
-        return False
-    return workspace is not None or scene.flavour in ("giant", "wide") or dtype.kind in "ic"
+    """What a method may say to a call: the direct loops take all, and so does "auto"."""
+    if method in ("auto", "naive") or workspace is None and scene.flavour not in ("giant", "wide") and dtype.kind not in "ic":
+        return ""
+    return "cannot take this call"
 
 
 def convolution(r, scene, op, plain=False):

@@ -342,6 +342,8 @@ def explain(r, scene):
         return None if result == right else f"is {result!r}, but must be {right!r}"
 
     call = Call("explain", "explain({call})" + tail, verdict, call=spelled(r, "explain", named))
+    if scene.flavour == "giant":
+        call.may_decline = "too large to explain"
     if "{p}" in tail:
         call.values |= {"p": p, "q": q}
     return call

@@ -77,7 +77,7 @@ class Trial:
 
     def _wrong_error(self, call, error):
         text = str(error)
-        if call.may_decline and isinstance(error, ValueError) and "cannot take this call" in text:
+        if call.may_decline and isinstance(error, ValueError) and call.may_decline in text:
             return None
         if call.may_overflow and isinstance(error, OverflowError) and _may_overflow(call, text):
             return None
