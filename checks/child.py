@@ -56,6 +56,8 @@ def tell(kind, value):
 
 def serve(record_path, calls, try_one):
     """Runs calls: `calls` yields (scene, number, call), `try_one(call)` gives (text, what is wrong), or None."""
+    from calls import public_functions, uncovered
+
     faulthandler.enable()
     if "san" not in os.environ.get("LD_PRELOAD", ""):  # sanitizers map terabytes
         resource.setrlimit(resource.RLIMIT_AS, (ROOM, ROOM))
@@ -72,6 +74,8 @@ def serve(record_path, calls, try_one):
             tell("counts", counts)
             counts, told = {}, time.monotonic()
     tell("counts", counts)
+    tell("uncovered", uncovered())
+    tell("functions", public_functions())
     tell("done", tried)
 
 
@@ -85,7 +89,7 @@ class Alike:
         self._report, self._seen = report, {}
 
     def fail(self, text, wrong, again):
-        kind = (text.split("(")[0], re.sub(r"\d+", "#", wrong.splitlines()[0])[:50])
+        kind = (text.split("(")[0], re.sub(r"\d+", "#", wrong.splitlines()[0])[:30])
         self._seen[kind] = self._seen.get(kind, 0) + 1
         self._report.tried += 1
         self._report.failed += 1
@@ -111,9 +115,9 @@ def watch(report, command, environment, scenes, repeat, slower=1.0, say_every=30
     Returns
     -------
     dict
-        Name → how often it was called; names of illegal calls end in " !".
+        Public function → how often it was called; empty if a child ended on the way.
     """
-    counts, ends, said, alike = {}, 0, time.monotonic(), Alike(report)
+    counts, facts, ends, said, alike = {}, {}, 0, time.monotonic(), Alike(report)
     begin, behind = 0, -1
     with tempfile.TemporaryDirectory() as folder:
         path, errors = Path(folder, "record"), Path(folder, "errors")
@@ -142,14 +146,15 @@ def watch(report, command, environment, scenes, repeat, slower=1.0, say_every=30
                             counts[name] = counts.get(name, 0) + count
                     elif kind == "done":
                         completed = value
+                    else:
+                        facts[kind] = value
                     if time.monotonic() - said > say_every:
                         said = time.monotonic()
                         report.say(f"{record.read()[0]:,} of {scenes:,} scenes, {sum(counts.values()):,} calls, {report.failed} failed")
             scene, number, tried, _, text = record.read()
             report.passed((tried if completed is None else completed) - told)
             if completed is not None and child.returncode == 0:
-                alike.finish()
-                return counts
+                break
             code = child.returncode
             if verdict is None:
                 verdict = f"ended the process by {signal.Signals(-code).name}" if code < 0 else f"ended the process with code {code}"
@@ -158,8 +163,12 @@ def watch(report, command, environment, scenes, repeat, slower=1.0, say_every=30
             begin, behind, ends = scene + 1, -1, ends + 1
             if ends == MOST_ENDS or not text:
                 report.say(f"given up: {ends} children have ended")
-                alike.finish()
-                return counts
+                break
+    alike.finish()
+    report.say("calls (! are illegal): " + ", ".join(f"{name} {counts[name]:,}" for name in sorted(counts)))
+    for name in facts.get("uncovered", ()):
+        report.fail(f"{name} is public, and nothing in checks/ makes calls of it")
+    return {name: counts.get(name, 0) for name in facts.get("functions", ())} if not ends else {}
 
 
 def _told(errors):
@@ -194,19 +203,6 @@ def _end(child):
         child.wait(5)
     except subprocess.TimeoutExpired:
         child.kill()
-
-
-def finish(report, counts):
-    """Says what was called, and fails if a public function was not."""
-    import calls
-
-    for name in calls.uncovered():
-        report.fail(f"{name} is public, and nothing in checks/ makes calls of it")
-    names = sorted(counts)
-    report.say(", ".join(f"{name} {counts[name]:,}" for name in names))
-    never = [name for name in calls.public_functions() if not counts.get(name)] if report.tried > 20_000 else []
-    for name in never:
-        report.fail(f"{name} is public, and was never called")
 
 
 def child_arguments(parser_settings):

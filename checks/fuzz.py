@@ -83,8 +83,9 @@ def main():
     def repeat(scene, number):
         return " ".join(["python checks/fuzz.py", f"--seed={asked.seed}", *again, f"--only={scene}:{number}"])
 
-    counts = child.watch(report, [*child.python(), script, *own], environment, scenes, repeat, asked.slower)
-    child.finish(report, counts)
+    called = child.watch(report, [*child.python(), script, *own], environment, scenes, repeat, asked.slower)
+    for name, count in called.items() if report.tried > 20_000 else ():
+        report.check(count, f"{name} is public, and was never called")
     return report.finish()
 
 

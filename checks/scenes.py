@@ -79,10 +79,12 @@ class Scene:
         Of the numbers.
     x, w, y : Values
         In the caller's axes; y is for gradients.
+    for_core : bool
+        Whether arrays are such that the C core reads them where they are, and mostly of float32 and float64.
     """
 
-    def __init__(self, r, flavour="small"):
-        self.flavour, self.word = flavour, ""
+    def __init__(self, r, flavour="small", for_core=False):
+        self.flavour, self.word, self.for_core = flavour, "", for_core
         self.layout = r.choice(("NCHW", "NHWC"))
         self.given = r.choice(("batch",) * 6 + ("image", "plane"))
         self.kind = {"normal": "normal"}.get(flavour) or r.choice(KINDS)
@@ -222,6 +224,8 @@ class Scene:
     def dtype(self, r):
         if self.kind.startswith("extreme"):
             return np.dtype(self.kind.split()[1]).str
+        if self.for_core and self.kind != "complex" and r.random() < 0.75:
+            return r.choice(("<f4", "<f8"))
         return r.choice(DTYPES[self.kind])
 
     def lay(self, r, values, dtype, plain=0.5):
@@ -237,16 +241,16 @@ class Scene:
         giant = math.prod(size for size, step in zip(values.shape, steps, strict=True) if step) > 2**20
         made = Laid(
             values,
-            dtype if r.random() < 0.8 else dtype.replace("<", ">"),
+            dtype if self.for_core or r.random() < 0.8 else dtype.replace("<", ">"),
             order,
             () if all(step == 1 for step in steps) else tuple(steps),
-            r.choice((0, 0, 1, 2, 4, 8, r.randint(1, 15))),
-            r.choice((0,) * 9 + (1,)),
+            0 if self.for_core else r.choice((0, 0, 1, 2, 4, 8, r.randint(1, 15))),
+            0 if self.for_core else r.choice((0,) * 9 + (1,)),
             r.random() < 0.15,
             bool(values.windows),
         )
         assert not giant, values
-        if r.random() < 0.04 and math.prod(values.shape) < 4096 and 0 not in values.shape:
+        if not self.for_core and r.random() < 0.04 and math.prod(values.shape) < 4096 and 0 not in values.shape:
             exact_list = dtype in ("<f8", "<i8", "?", "<c16")
             made = made._replace(given_as="list" if exact_list else "object", read_only=False)
         return made

@@ -64,15 +64,15 @@ class Trial:
 
     def _wrong_refusal(self, call, result, error):
         if error is None:
-            return f"is {_shown(result)}, but must raise {_names(call.errors)}"
+            return f"must raise {_names(call.errors)}, but is {_shown(result)}"
         message = f"raised {type(error).__name__}: {error}"
         if not isinstance(error, call.errors):
-            return f"{message}, but must raise {_names(call.errors)}"
+            return f"must raise {_names(call.errors)}, but {message}"
         text = str(error)
         if not any(word in text for word in call.mentions):
-            return f"{message}, but must name {' or '.join(call.mentions)}"
+            return f"must name {' or '.join(call.mentions)}, but {message}"
         if call.shows and not any(number in text for number in call.shows):
-            return f"{message}, but must show {' or '.join(call.shows)}"
+            return f"must show {' or '.join(call.shows)}, but {message}"
         return None
 
     def _wrong_error(self, call, error):
