@@ -84,7 +84,7 @@ def main():
         return " ".join(["python checks/fuzz.py", f"--seed={asked.seed}", *again, f"--only={scene}:{number}"])
 
     called = child.watch(report, [*child.python(), script, *own], environment, scenes, repeat, asked.slower)
-    for name, count in called.items() if report.tried > 20_000 else ():
+    for name, count in called.items() if report.tried > 50_000 else ():
         report.check(count, f"{name} is public, and was never called")
     return report.finish()
 

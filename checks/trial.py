@@ -111,7 +111,7 @@ class Trial:
                 found = self._wrong(simpler(call))
             except Exception:  # a simpler call that cannot be asked
                 continue
-            if found and found.split()[:1] == wrong.split()[:1]:
+            if found and found.split()[:2] == wrong.split()[:2]:
                 call, wrong = simpler(call), found
         return call, wrong
 
