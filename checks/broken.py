@@ -180,7 +180,7 @@ def _out(r, shape, dtype, inputs):
         other = r.choice(((*shape[:axis], shape[axis] + 1, *shape[axis + 1 :]), shape[1:], (*shape, 1), (0,), ()))
         return Fault(Raw(f"np.empty({other}, {dtype!r})"), V, ("out",), (str(other),)) if other != shape else None
     if kind == "dtype":
-        other = r.choice([d for d in ("<f4", "<f8", "<c8", "<i4", "<i8", "<i1") if d != dtype])
+        other = r.choice([d for d in ("<f4", "<f8", "<c8", "<i4", "<i8", "<i1") if np.dtype(d) != np.dtype(dtype)])
         return Fault(Raw(f"np.empty({tuple(shape)}, {other!r})"), TV, ("out",), (str(np.dtype(other)),))
     if kind == "order":
         if np.dtype(dtype).itemsize == 1:

@@ -54,12 +54,15 @@ def tell(kind, value):
     print(json.dumps([kind, value]), flush=True)
 
 
-def serve(record_path, calls, try_one):
-    """Runs calls: `calls` yields (scene, number, call), `try_one(call)` gives (text, what is wrong), or None."""
+def serve(record_path, calls, try_one, facts=dict):
+    """Runs calls: `calls` yields (scene, number, call), `try_one(call)` gives (text, what is wrong), or None.
+
+    At the end the parent is told `facts()`.
+    """
     from calls import public_functions, uncovered
 
     faulthandler.enable()
-    if "san" not in os.environ.get("LD_PRELOAD", ""):  # sanitizers map terabytes
+    if not os.environ.get("LD_PRELOAD"):  # sanitizers, and guard_malloc.c, reserve more than they use
         resource.setrlimit(resource.RLIMIT_AS, (ROOM, ROOM))
     record, tried, counts, told = Record(record_path), 0, {}, time.monotonic()
     for scene, number, call in calls:
@@ -74,8 +77,8 @@ def serve(record_path, calls, try_one):
             tell("counts", counts)
             counts, told = {}, time.monotonic()
     tell("counts", counts)
-    tell("uncovered", uncovered())
-    tell("functions", public_functions())
+    for name, value in {"uncovered": uncovered(), "functions": public_functions(), **facts()}.items():
+        tell(name, value)
     tell("done", tried)
 
 
@@ -115,7 +118,7 @@ def watch(report, command, environment, scenes, repeat, slower=1.0, say_every=30
     Returns
     -------
     dict
-        Public function → how often it was called; empty if a child ended on the way.
+        What the child told: "calls", name → how often, and its facts.  Empty if a child ended on the way.
     """
     counts, facts, ends, said, alike = {}, {}, 0, time.monotonic(), Alike(report)
     begin, behind = 0, -1
@@ -168,7 +171,7 @@ def watch(report, command, environment, scenes, repeat, slower=1.0, say_every=30
     report.say("calls (! are illegal): " + ", ".join(f"{name} {counts[name]:,}" for name in sorted(counts)))
     for name in facts.get("uncovered", ()):
         report.fail(f"{name} is public, and nothing in checks/ makes calls of it")
-    return {name: counts.get(name, 0) for name in facts.get("functions", ())} if not ends else {}
+    return {} if ends else {**facts, "calls": counts}
 
 
 def _told(errors):

@@ -2,17 +2,20 @@
 
 Every public function, method and instruction set of this machine, with the library as it is installed: sizes 1 to 67, both layouts,
 flipped and permuted strides, mostly float32 and float64.  Inputs and `out` lie at the end of their pages in one run of a call and at
-the begin in another, so that one element too far ends the process; the results are compared with the slow twin, too.
+the begin in another, so that one element too far ends the process.  What the library allocates for itself lies so, too, by
+guard_malloc.c.  The results are compared with the slow twin.
 """
 
 import ctypes
 import mmap
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))
 
 import child
 import common
@@ -54,6 +57,56 @@ class Pages:
         self._taken.clear()
 
 
+class Blocks:
+    """What is allocated in a call, at the end or the begin of a page, if guard_malloc.c was loaded."""
+
+    def __init__(self, pages):
+        self._library, self._pages = ctypes.CDLL(None), pages
+        self.is_loaded = hasattr(self._library, "guard_switch")
+        if self.is_loaded:
+            pairs = _code_of("im2colx/_core", "_multiarray_umath")
+            self._library.guard_callers((ctypes.c_size_t * len(pairs))(*pairs), len(pairs) // 2)
+
+    def run(self, call):
+        if not self.is_loaded:
+            return call()
+        self._library.guard_switch(1, not self._pages.at_end)
+        try:
+            return call()
+        finally:
+            self._library.guard_switch(0, 0)
+
+    @property
+    def count(self):
+        return self._library.guard_count() if self.is_loaded else 0
+
+
+def _code_of(*names):
+    """Where the code of loaded libraries lies: first address, address behind the last, of each."""
+    pairs = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, rights, *_, path = line.split(maxsplit=5)
+        if "x" in rights and any(name in path for name in names):
+            pairs += [int(address, 16) for address in addresses.split("-")]
+    return pairs
+
+
+def preload(report):
+    """LD_PRELOAD with guard_malloc.c compiled, or nothing where it cannot be."""
+    library = common.BUILDS / "guard_malloc.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    command = [os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-pthread", str(FOLDER / "guard_malloc.c"), "-o", str(library)]
+    try:
+        done = subprocess.run([*command, "-ldl"], capture_output=True, text=True)
+        trouble = done.stderr.strip().splitlines()[-1:] if done.returncode else None
+    except OSError as error:
+        trouble = [str(error)]
+    if trouble is not None:
+        report.say(f"left out: what the library allocates for itself, as guard_malloc.c was not built: {' '.join(trouble)}")
+        return {}
+    return {"LD_PRELOAD": " ".join([str(library), os.environ.get("LD_PRELOAD", "")]).strip()}
+
+
 def calls_of(seed, scene_number, pages):
     """(number, call): each call twice."""
     import calls
@@ -87,9 +140,11 @@ def main():
         from trial import Trial
 
         pages = Pages()
-        trial = Trial(pages.place, pages.give_back)
+        blocks = Blocks(pages)
+        trial = Trial(pages.place, pages.give_back, blocks.run)
     if asked.record:
-        child.serve(asked.record, stream(asked.seed, asked.begin, asked.behind, asked.scenes, pages), trial)
+        calls = stream(asked.seed, asked.begin, asked.behind, asked.scenes, pages)
+        child.serve(asked.record, calls, trial, lambda: {"blocks": blocks.count})
         return 0
     if asked.only:
         scene, number = map(int, asked.only.split(":"))
@@ -105,22 +160,25 @@ def main():
     report = common.Report("guard")
     environment = common.environment_of(asked.path) if asked.path else dict(os.environ)
     sets = [asked.isa] if asked.isa else instruction_sets(environment)
+    environment |= (preloaded := preload(report))
     scenes = -(-(asked.checks or (QUICK if asked.quick else CHECKS)) // (2 * PER_SCENE * len(sets)))
     for number, isa in enumerate(sets):
         report.say(f"{isa}: {scenes * 2 * PER_SCENE:,} checks")
-        seed = asked.seed + 1000 * number  # other calls for each
-        variables = {**environment, "IM2COLX_ISA": isa}
-        again = f"python checks/guard.py --seed={seed}" + (f" --path={asked.path}" if asked.path else "")
-        command = [*child.python(), str(Path(__file__).resolve()), f"--seed={seed}"]
-        repeat = lambda scene, call, isa=isa, again=again: f"IM2COLX_ISA={isa} {again} --only={scene}:{call}"  # noqa: E731
-        child.watch(report, command, variables, scenes, repeat)
+        own = [f"--seed={asked.seed + 1000 * number}"] + ([f"--path={asked.path}"] if asked.path else [])  # other calls for each
+        variables = " ".join(f"{name}='{value}'" for name, value in {**preloaded, "IM2COLX_ISA": isa}.items())
+        again = f"{variables} python checks/guard.py {' '.join(own)}"
+        command = [*child.python(), str(Path(__file__).resolve()), own[0]]
+        told = child.watch(
+            report, command, {**environment, "IM2COLX_ISA": isa}, scenes, lambda *at, again=again: f"{again} --only={at[0]}:{at[1]}"
+        )
+        if preloaded and told:
+            report.say(f"{isa}: {told['blocks']:,} blocks of the library's own were guarded")
+            report.check(told["blocks"], "guard_malloc.c was loaded, but no block was guarded")
     return report.finish()
 
 
 def instruction_sets(environment):
     """Those of this machine, by asking the library."""
-    import subprocess
-
     code = "import im2colx; print(*im2colx.info()['cpu']['instruction_sets'])"
     environment = {name: value for name, value in environment.items() if name != "IM2COLX_ISA"}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()

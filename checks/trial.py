@@ -22,14 +22,16 @@ class Trial:
         Gives memory for arrays: see `arrays.build`.
     after : callable
         Called behind each call, when its arrays may go.
+    run : callable
+        run(call) runs a call that is ready.
     planning_ms : float
         The bar of planning.
     slower : float
         By how much the machine may be slower: under a sanitizer.
     """
 
-    def __init__(self, place=on_a_line, after=lambda: None, planning_ms=1.0, slower=1.0):
-        self._place, self._after = place, after
+    def __init__(self, place=on_a_line, after=lambda: None, run=lambda call: call(), planning_ms=1.0, slower=1.0):
+        self._place, self._after, self._run = place, after, run
         self._planning, self._slower = planning_ms / 1000, slower
 
     def __call__(self, call):
@@ -48,7 +50,7 @@ class Trial:
             run, made = call.make(self._place)
             began = time.perf_counter()
             try:
-                result, error = run(), None
+                result, error = self._run(run), None
             except Exception as caught:
                 result, error = None, caught
             seconds = time.perf_counter() - began
