@@ -40,7 +40,9 @@ def same_bits(r, scene, count):
         changed, roll = dict(named, threads=r.choice(THREADS)), 0
         kind = r.choice(("threads", "threads", "misaligned", "out", "roll", "plan"))
         if kind == "misaligned":
-            changed |= {name: named[name]._replace(offset=r.choice((1, 4, 8, 12, 32, r.randint(1, 63)))) for name in (first, second)}
+            changed |= {
+                name: named[name]._replace(offset=r.choice((1, 4, 8, 12, 32, r.randint(1, 63)))) for name in (first, second)
+            }
         elif kind == "out":
             shape = {"forward": scene.y, "grad_input": scene.x, "grad_weight": scene.w}[op].shape
             changed["out"] = out_for(r, shape, dtype)
@@ -51,7 +53,9 @@ def same_bits(r, scene, count):
         call = Call(function, f"{function}({{call}})", _verdict(bits, roll), call=(0, changed))
         if kind == "plan" and op == "forward":
             x = changed.pop("x")
-            call = Call("Plan", "plan_conv2d({call})({x})", _verdict(bits, 0), call=(0, {"x_shape": scene.x.shape, **changed}), x=x)
+            call = Call(
+                "Plan", "plan_conv2d({call})({x})", _verdict(bits, 0), call=(0, {"x_shape": scene.x.shape, **changed}), x=x
+            )
         call.name += " bits"
         yield call
 
@@ -62,9 +66,8 @@ def _verdict(bits, roll):
         if result.tobytes() == right.tobytes():
             return None
         at = tuple(np.argwhere(result != right)[0].tolist())
-        count = int((result != right).sum())
-        return f"differs in {count} of {right.size} elements from the call on one thread{f', images rolled by {roll}' if roll else ''}: \
-at {at} it is {result[at]!r}, there {right[at]!r}"
+        count, rolled = int((result != right).sum()), f", images rolled by {roll}" if roll else ""
+        where = f"at {at} it is {result[at]!r}, there {right[at]!r}"
+        return f"differs in {count} of {right.size} elements from the call on one thread{rolled}: {where}"
 
     return verdict
-

@@ -2,52 +2,12 @@
 
 import math
 import re
-from typing import NamedTuple
 
 import numpy as np
 from arrays import Laid, Over, Raw, Values
-from call import NAMES, Call, legal
-
-T, V, VM, TV = (TypeError,), (ValueError,), (ValueError, MemoryError, OverflowError), (TypeError, ValueError)
-
-
-class BadIndex:
-    """No integer, and nothing that can be shown."""
-
-    def __index__(self):
-        raise RuntimeError("no")
-
-    def __repr__(self):
-        raise RuntimeError("nor this")
-
-
-class BadArray:
-    def __array__(self, dtype=None, copy=None):
-        raise RuntimeError("no array today")
-
-
-NAMES.update(BadIndex=BadIndex, BadArray=BadArray)
-
-
-class Fault(NamedTuple):
-    """A value for an argument, the errors of which one must come, and of whose message one word and one number must be there."""
-
-    value: object
-    errors: tuple
-    mentions: tuple
-    shows: tuple = ()
-
-
-_NO_INTEGERS = (1.5, "2", None, Raw("nan"), True, Raw("np.True_"), Raw("BadIndex()"), 1j, {1: 2}, b"2", Raw("object()"), Raw("np.float64(2)"))
-
-
-def _integer(r, name, least):
-    """A number that is none, or out of its bounds."""
-    if r.random() < 0.5:
-        value = r.choice(_NO_INTEGERS)
-        return Fault(value, TV if isinstance(value, (dict, bytes)) or (name == "pad" and value == "2") else T, (name,), ("1.5",) if value == 1.5 else ())
-    value = r.choice((least - 1, -3, -(2**31), -(2**63), -(2**70), 2**63, 2**70))
-    return Fault(value, V, (name,), (str(value), str(value)[:12]))
+from broken_objects import of_objects
+from call import legal
+from refusals import TV, VM, Fault, T, V, integer, resized
 
 
 def _per_axis(r, name, least=1):
@@ -56,10 +16,10 @@ def _per_axis(r, name, least=1):
         value = r.choice(([], (), Raw("np.array([])"), (1, 2, 3), Raw("np.ones(64)"), [1], ((1, 1), (1, 1), (1, 1))))
         return Fault(value, TV, (name,))
     if kind == 1:
-        fault = _integer(r, f"{name}[{r.randrange(2)}]", least)
+        fault = integer(r, f"{name}[{r.randrange(2)}]", least)
         at = int(fault.mentions[0][-2])
         return fault._replace(value=(1, fault.value) if at else [fault.value, 1])
-    return _integer(r, name, least)
+    return integer(r, name, least)
 
 
 def _pad(r):
@@ -70,14 +30,39 @@ def _pad(r):
     if kind == 1:
         return Fault((1, 1, 1, 1), V, ("pad",), ("((1, 1), (1, 1))",))
     if kind == 2:
-        value = r.choice((((0, -1), (0, 0)), ((1, 1, 1), (1, 1, 1)), (1, 1, 1), ((1, 2),), [], ((1.5, 1), (1, 1)), (("1", 1), (1, 1)), ((1, 2), None)))
+        value = r.choice(
+            (
+                ((0, -1), (0, 0)),
+                ((1, 1, 1), (1, 1, 1)),
+                (1, 1, 1),
+                ((1, 2),),
+                [],
+                ((1.5, 1), (1, 1)),
+                (("1", 1), (1, 1)),
+                ((1, 2), None),
+            )
+        )
         return Fault(value, TV, ("pad",))
     return _per_axis(r, "pad", 0)
 
 
 def _word(name, *more):
     def fault(r):
-        value = r.choice((None, 1, Raw("object()"), b"NCHW", ("NCHW",), "", "AUTO", "nonsense", Raw("BadIndex()"), Raw("np.array(['a', 'b'])"), *more))
+        value = r.choice(
+            (
+                None,
+                1,
+                Raw("object()"),
+                b"NCHW",
+                ("NCHW",),
+                "",
+                "AUTO",
+                "nonsense",
+                Raw("BadIndex()"),
+                Raw("np.array(['a', 'b'])"),
+                *more,
+            )
+        )
         return Fault(value, V if isinstance(value, str) and not isinstance(value, Raw) else T, (name,))
 
     return fault
@@ -99,14 +84,15 @@ def _array(r, name, shape):
     if kind == 2:
         value = r.choice((None, Raw("BadArray()"), "abc", Raw("object()"), [[None]], [["a"]], {1: 2}))
         return Fault(value, T, (name,))
-    value, errors = r.choice((("[[1, 2], [3]]", V), ("np.ma.masked_array(np.ones((2, 2)))", T), ("[[2**70]]", T), ("np.asmatrix(np.ones((2, 2)))", T)))
+    value, errors = r.choice(
+        (
+            ("[[1, 2], [3]]", V),
+            ("np.ma.masked_array(np.ones((2, 2)))", T),
+            ("[[2**70]]", T),
+            ("np.asmatrix(np.ones((2, 2)))", T),
+        )
+    )
     return Fault(Raw(value), errors, (name,))
-
-
-def _resized(laid, axis, size):
-    values = laid.values
-    shape = (*values.shape[:axis], size, *values.shape[axis + 1 :])
-    return Laid(Values(shape, "ones"), laid.dtype) if math.prod(shape) < 2**20 else None
 
 
 def _x_or_w(r, name, laid, scene, has_no_w):
@@ -130,7 +116,7 @@ def _x_or_w(r, name, laid, scene, has_no_w):
             size = 0
         else:
             size = r.choice((0, shape[axis] + 1))
-    other = _resized(laid, axis, size)
+    other = resized(laid, axis, size)
     if other is None:
         return None
     return Fault(other, V, (name, "kernel"), (str(size), str(size * scene.case.groups)))
@@ -187,7 +173,9 @@ def _out(r, shape, dtype, inputs):
             return None
         return Fault(Raw(f"np.empty({tuple(shape)}, {dtype.replace('<', '>')!r})"), V, ("out",), ("dtype",))
     if kind == "thing":
-        value = r.choice(([0], Raw("object()"), "out", 1, Raw(f"np.ma.masked_array(np.empty({tuple(shape)}, {dtype!r}))"), Raw("BadArray()")))
+        value = r.choice(
+            ([0], Raw("object()"), "out", 1, Raw(f"np.ma.masked_array(np.empty({tuple(shape)}, {dtype!r}))"), Raw("BadArray()"))
+        )
         return Fault(value, T, ("out",))
     if 0 in shape:
         return None
@@ -200,11 +188,24 @@ def _out(r, shape, dtype, inputs):
         return Fault(Laid(Values(tuple(shape), "blank"), dtype, steps=tuple(steps)), V, ("out",), ("overlaps",))
     if kind == "itself" and len(longer) >= 2:
         i, j = r.sample(longer, 2)
-        return Fault(Laid(Values(tuple(shape), "blank", windows=(min(i, j), max(i, j))), dtype, overlapping=True), V, ("out",), ("overlaps",))
+        return Fault(
+            Laid(Values(tuple(shape), "blank", windows=(min(i, j), max(i, j))), dtype, overlapping=True),
+            V,
+            ("out",),
+            ("overlaps",),
+        )
     if kind == "alias":
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        fit = [name for name, laid in inputs.items() if laid.given_as == "array" and not laid.read_only and 0 not in laid.values.shape]
-        fit = [name for name in fit if _dense(inputs[name]) and math.prod(inputs[name].values.shape) * np.dtype(inputs[name].dtype).itemsize >= size]
+        fit = [
+            name
+            for name, laid in inputs.items()
+            if laid.given_as == "array" and not laid.read_only and 0 not in laid.values.shape
+        ]
+        fit = [
+            name
+            for name in fit
+            if _dense(inputs[name]) and math.prod(inputs[name].values.shape) * np.dtype(inputs[name].dtype).itemsize >= size
+        ]
         if fit:
             return Fault(Over(r.choice(fit), tuple(shape), dtype), V, ("out",), ("overlaps",))
     return None
@@ -214,7 +215,18 @@ def _dense(laid):
     return not (laid.steps or laid.odd or laid.overlapping)
 
 
-_OTHERS_WORDS = ("padding", "strides", "dilations", "data_format", "mode", "boundary_mode", "kernel_size", "dilatation", "axis", "nonsense")
+_OTHERS_WORDS = (
+    "padding",
+    "strides",
+    "dilations",
+    "data_format",
+    "mode",
+    "boundary_mode",
+    "kernel_size",
+    "dilatation",
+    "axis",
+    "nonsense",
+)
 
 
 def _faults(r, name, call, scene):
@@ -227,16 +239,22 @@ def _faults(r, name, call, scene):
     if name == "kernel":
         return _per_axis(r, name)
     if name == "groups":
-        fault = _integer(r, name, 1)
+        fault = integer(r, name, 1)
         return fault
     if name in ("layout", "method", "precision", "format", "boundary", "form"):
         return _word(name, *(("nchw", "CHWN", "NWC", "NCDHW") if name == "layout" else ()))(r)
     if name == "threads":
-        return Fault(257, V, (name,), ("257",)) if r.random() < 0.1 else _integer(r, name, 1) if r.random() < 0.95 else Fault((1, 1), T, (name,))
+        return (
+            Fault(257, V, (name,), ("257",))
+            if r.random() < 0.1
+            else integer(r, name, 1)
+            if r.random() < 0.95
+            else Fault((1, 1), T, (name,))
+        )
     if name == "workspace":
-        return Fault(0, V, (name,), ("0",)) if r.random() < 0.2 else _not_none(_integer(r, name, 1))
+        return Fault(0, V, (name,), ("0",)) if r.random() < 0.2 else _not_none(integer(r, name, 1))
     if name == "k":
-        return Fault(10**6, V, (name,), (str(10**6),)) if r.random() < 0.3 else _integer(r, name, 1)
+        return Fault(10**6, V, (name,), (str(10**6),)) if r.random() < 0.3 else integer(r, name, 1)
     if name == "tol":
         value = r.choice((-1, 1, 2.0, Raw("nan"), Raw("inf"), "a", True, 1j, (1,)))
         return Fault(value, TV, (name,))
@@ -245,7 +263,9 @@ def _faults(r, name, call, scene):
     if name == "dtype" and call.name in ("plan_conv2d", "Plan"):
         return Fault(r.choice(("float33", Raw("object"), ",", "U3", Raw("BadIndex()"), "longdouble", 3.5)), T, ("dtype", "x"))
     if name == "at":
-        value = r.choice(((0,), 7, (0, 0, 0, -1), (0, 0, 0, 2**62), (0, 0, 1.5, 0), "0000", (10**6, 0, 0, 0), Raw("range(2**26)")))
+        value = r.choice(
+            ((0,), 7, (0, 0, 0, -1), (0, 0, 0, 2**62), (0, 0, 1.5, 0), "0000", (10**6, 0, 0, 0), Raw("range(2**26)"))
+        )
         return Fault(value, TV, ("at",))
     if name in ("x", "w", "grad_y", "patches") and isinstance(named.get(name), Laid):
         laid = named[name]
@@ -256,7 +276,7 @@ def _faults(r, name, call, scene):
         axis = r.randrange(len(laid.values.shape))
         shape = laid.values.shape
         if r.random() < 0.5 and 0 not in shape:
-            other = _resized(laid, axis, shape[axis] + r.choice((-1, 1)))
+            other = resized(laid, axis, shape[axis] + r.choice((-1, 1)))
             return other and Fault(other, V, (name,), (str(other.values.shape),))
         return _array(r, name, shape)
     if name in ("x_shape", "w_shape"):
@@ -282,7 +302,7 @@ def broken(r, scene, parameters):
     while True:
         call = legal(r, scene)
         if r.random() < 0.06:
-            made = _of_objects(r, scene, call)
+            made = of_objects(r, scene, call)
             if made is not None:
                 return made
         if "call" not in call.values or call.name.startswith("nn.") or call.may_decline:
@@ -310,66 +330,4 @@ def _faulty(call, name, fault):
         made.values["call"] = (count, named)
     made.errors, made.mentions, made.shows, made.is_timed = fault.errors, fault.mentions, fault.shows, False
     made.broken = name
-    return made
-
-
-def _of_objects(r, scene, call):
-    """Faults in what is done with an object that was made."""
-    made = None
-    if call.may_decline:
-        return None
-    if call.name == "Plan":
-        x = call.values["x"]
-        other = r.choice(("shape", "dtype", "thing"))
-        if other == "shape" and max((1, *x.values.shape)) < 1000:
-            axis = r.randrange(len(x.values.shape))
-            made = call.changed(x=_resized(x, axis, x.values.shape[axis] + 1))
-            made.errors, made.mentions, made.shows = V, ("x has",), (str(made.values["x"].values.shape),)
-        elif other == "dtype" and "dtype" in call.values["call"][1]:
-            made = call.changed(x=x._replace(dtype="<c8" if x.dtype != "<c8" else "<f4", values=x.values._replace(kind="ones")))
-            made.errors, made.mentions, made.shows = T, ("x has",), ("dtype",)
-        else:
-            made = call.changed(x=r.choice((None, Raw("BadArray()"), "abc", Raw("np.ma.masked_array([1])"))))
-            made.errors, made.mentions, made.shows = TV, ("x",), ()
-    elif call.name == "PatchMatrix":
-        rows, columns = scene.phi_shape
-        tail, errors, mentions, shows = r.choice(
-            (
-                (f".row({rows})", (IndexError,), ("p",), (str(rows),)),
-                (f".column({-columns - 1})", (IndexError,), ("q",), (str(-columns - 1),)),
-                (".index(0.5, 0)", (TypeError,), ("p",), ()),
-                (f".index({2**70}, 0)", (IndexError,), ("p",), (str(2**70),)),
-                (f".index(0, {columns})", (IndexError,), ("q", "p"), (str(columns), "0")),
-                (f"[{rows}]", (IndexError,), ("p",), (str(rows),)),
-                (f"[:, {columns}]", (IndexError,), ("q",), (str(columns),)),
-                (f"[:, [{columns}]]", (IndexError,), ("q",), (str(columns),)),
-                ("[None]", (TypeError, IndexError), ("p",), ()),
-                ("['a']", (TypeError, IndexError), ("p",), ()),
-                ("[0:1, 0:1, 0:1]", (IndexError,), ("Φ",), ("two",)),
-                ("[True]", (IndexError,), ("p",), ()),
-                ("[[0.5]]", (IndexError, TypeError), ("p",), ()),
-                ("[BadIndex()]", (TypeError, IndexError), ("p", "BadIndex"), ()),
-                (f" @ np.ones({columns + 1})", V, ("Φ",), (str(columns + 1),)),
-                (f".T @ np.ones({rows + 1})", V, ("Φ",), (str(rows + 1),)),
-                (" @ np.ones((1, 1, 1))", V, ("Φ",), ("(1, 1, 1)",)),
-                (f" @ np.full({columns}, None)", T, ("operand",), ("dtype",)),
-            )
-        )
-        if rows > 2**40:
-            return None
-        made = Call("PatchMatrix", "PatchMatrix({call})" + tail, None, call=call.values["call"])
-        made.errors, made.mentions, made.shows = errors, mentions, shows
-    elif call.name == "set_num_threads":
-        fault = _integer(r, "n", 1)
-        made = Call("set_num_threads", "set_num_threads({n})", None, n=fault.value)
-        made.errors, made.mentions, made.shows = fault.errors, fault.mentions, fault.shows
-    elif call.name == "fc_to_conv" and "image" in repr(call.values["call"]) and scene.case.groups == 1 and scene.flavour == "small":
-        # An entry that no patch reads, or another weight for one patch only.
-        made = call.changed()
-        made.template = "fc_to_conv(np.vander(np.arange(2.0, 2 + {rows}), {columns}), {call})"
-        case = scene.case
-        made.values |= {"rows": case.f * math.prod(scene.output), "columns": case.c * case.h * case.w}
-        if made.values["rows"] < 2 or made.values["columns"] < 2 or 1 in scene.output or case.kernel == (1, 1):
-            return None
-        made.errors, made.mentions, made.shows = (NAMES["NotAConvolutionError"],), ("weights",), ("row",)
     return made

@@ -141,7 +141,7 @@ def parameters(function):
     return [name for name, _ in _parameters(function)] if function in NAMES else None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _parameters(function):
     parameters = inspect.signature(getattr(im2colx, function)).parameters.values()
     return [(p.name, p.kind is p.POSITIONAL_OR_KEYWORD) for p in parameters]
@@ -173,7 +173,7 @@ def legal(r, scene):
             return call
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _makers_for(flavour):
     chosen = [(function, weight) for weight, flavours, function in MAKERS if flavour in flavours]
     return [function for function, _ in chosen], [weight for _, weight in chosen]

@@ -9,6 +9,7 @@ import inspect
 
 import legal as _legal  # noqa: F401  its makers register themselves
 import legal_matrix as _legal_matrix  # noqa: F401
+import legal_nn as _legal_nn  # noqa: F401
 from arrays import *  # noqa: F403
 from broken import broken as _broken
 from call import COVERED, LEFT_OUT, NAMES, Call, legal, parameters
@@ -45,4 +46,13 @@ def uncovered():
     return sorted(public_names() - COVERED - set(LEFT_OUT) - {"__version__"})
 
 
-__all__ = ["COVERED", "NAMES", "Call", "Scene", "broken", "legal", "uncovered", *(name for name in NAMES if name != "__version__")]
+__all__ = [
+    "COVERED",
+    "NAMES",
+    "Call",
+    "Scene",
+    "broken",
+    "legal",
+    "uncovered",
+    *(name for name in NAMES if name != "__version__"),
+]

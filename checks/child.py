@@ -153,14 +153,18 @@ def watch(report, command, environment, scenes, repeat, slower=1.0, say_every=30
                         facts[kind] = value
                     if time.monotonic() - said > say_every:
                         said = time.monotonic()
-                        report.say(f"{record.read()[0]:,} of {scenes:,} scenes, {sum(counts.values()):,} calls, {report.failed} failed")
+                        report.say(
+                            f"{record.read()[0]:,} of {scenes:,} scenes, {sum(counts.values()):,} calls, {report.failed} failed"
+                        )
             scene, number, tried, _, text = record.read()
             report.passed((tried if completed is None else completed) - told)
             if completed is not None and child.returncode == 0:
                 break
             code = child.returncode
             if verdict is None:
-                verdict = f"ended the process by {signal.Signals(-code).name}" if code < 0 else f"ended the process with code {code}"
+                verdict = (
+                    f"ended the process by {signal.Signals(-code).name}" if code < 0 else f"ended the process with code {code}"
+                )
             alike.fail(text or "the start", verdict + _told(errors), repeat(scene, number))
             # The other calls of this scene would most likely end the same way.
             begin, behind, ends = scene + 1, -1, ends + 1

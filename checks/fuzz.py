@@ -1,8 +1,9 @@
 """Random calls of every public function against the slow twin: results, errors and their messages, time, bits, signals.
 
-Half of the calls are legal and half are not.  Legal ones must give what im2colx/_reference.py gives; among them are giants, whose
-strides, pads, dilations and arrays are huge and whose outputs are few.  Illegal ones must raise a documented exception at once,
-whose message names the argument and shows the numbers.  Nothing may end the process, take a second, or change an input.
+Half of the calls are legal and half are not.  Legal ones must give what im2colx/_reference.py gives; among them are giants,
+whose strides, pads, dilations and arrays are huge and whose outputs are few.  Illegal ones must raise a documented exception
+at once, whose message names the argument and shows the numbers.  Nothing may end the process, take a second, or change an
+input.
 """
 
 import os

@@ -1,9 +1,9 @@
 """Nothing beyond an array is read or written: arrays begin or end at a page that must not be touched.
 
-Every public function, method and instruction set of this machine, with the library as it is installed: sizes 1 to 67, both layouts,
-flipped and permuted strides, mostly float32 and float64.  Inputs and `out` lie at the end of their pages in one run of a call and at
-the begin in another, so that one element too far ends the process.  What the library allocates for itself lies so, too, by
-guard_malloc.c.  The results are compared with the slow twin.
+Every public function, method and instruction set of this machine, with the library as it is installed: sizes 1 to 67, both
+layouts, flipped and permuted strides, mostly float32 and float64.  Inputs and `out` lie at the end of their pages in one run
+of a call and at the begin in another, so that one element too far ends the process.  What the library allocates for itself
+lies so, too, by guard_malloc.c.  The results are compared with the slow twin.
 """
 
 import ctypes
@@ -95,7 +95,16 @@ def preload(report):
     """LD_PRELOAD with guard_malloc.c compiled, or nothing where it cannot be."""
     library = common.BUILDS / "guard_malloc.so"
     library.parent.mkdir(parents=True, exist_ok=True)
-    command = [os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-pthread", str(FOLDER / "guard_malloc.c"), "-o", str(library)]
+    command = [
+        os.environ.get("CC", "cc"),
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        str(FOLDER / "guard_malloc.c"),
+        "-o",
+        str(library),
+    ]
     try:
         done = subprocess.run([*command, "-ldl"], capture_output=True, text=True)
         trouble = done.stderr.strip().splitlines()[-1:] if done.returncode else None
@@ -164,12 +173,18 @@ def main():
     scenes = -(-(asked.checks or (QUICK if asked.quick else CHECKS)) // (2 * PER_SCENE * len(sets)))
     for number, isa in enumerate(sets):
         report.say(f"{isa}: {scenes * 2 * PER_SCENE:,} checks")
-        own = [f"--seed={asked.seed + 1000 * number}"] + ([f"--path={asked.path}"] if asked.path else [])  # other calls for each
+        own = [f"--seed={asked.seed + 1000 * number}"] + (
+            [f"--path={asked.path}"] if asked.path else []
+        )  # other calls for each
         variables = " ".join(f"{name}='{value}'" for name, value in {**preloaded, "IM2COLX_ISA": isa}.items())
         again = f"{variables} python checks/guard.py {' '.join(own)}"
         command = [*child.python(), str(Path(__file__).resolve()), own[0]]
         told = child.watch(
-            report, command, {**environment, "IM2COLX_ISA": isa}, scenes, lambda *at, again=again: f"{again} --only={at[0]}:{at[1]}"
+            report,
+            command,
+            {**environment, "IM2COLX_ISA": isa},
+            scenes,
+            lambda *at, again=again: f"{again} --only={at[0]}:{at[1]}",
         )
         if preloaded and told:
             report.say(f"{isa}: {told['blocks']:,} blocks of the library's own were guarded")
@@ -181,7 +196,9 @@ def instruction_sets(environment):
     """Those of this machine, by asking the library."""
     code = "import im2colx; print(*im2colx.info()['cpu']['instruction_sets'])"
     environment = {name: value for name, value in environment.items() if name != "IM2COLX_ISA"}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-/* malloc for checks/guard.py, by LD_PRELOAD: while it is switched on, a block ends (or begins) at a page that must not be touched.
+/* malloc for checks/guard.py, by LD_PRELOAD: while it is switched on, a block ends (or begins) at a page without access.
  *
- * Guarded are blocks that the C core and NumPy ask for; Python's own need more alignment than lets them end at a page. So the results, copies and workspaces that the library allocates for itself are guarded, too. Blocks lie in one reserved region
- * of addresses; pages that are not in use have no access, so use after free ends the process as well. What is allocated while it is
- * off, or beyond the room for guarded blocks, comes from glibc. New memory is filled with 0xFF, which is nan in every float, so that
- * what a function forgets to write is seen in its result.
+ * Guarded are blocks that the C core and NumPy ask for; Python's own need more alignment than lets them end at a page. So the
+ * results, copies and workspaces that the library allocates for itself are guarded, too. Blocks lie in one reserved region of
+ * addresses; pages that are not in use have no access, so use after free ends the process as well. What is allocated while it
+ * is off, or beyond the room for guarded blocks, comes from glibc. New memory is filled with 0xFF, which is nan in every float,
+ * so that what a function forgets to write is seen in its result.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

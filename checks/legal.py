@@ -87,8 +87,7 @@ def convolution(r, scene, op, plain=False):
     numbers = {"x": scene.x, "w": scene.w, "grad_y": scene.y}
     dtypes = two_dtypes(r, scene)
     named = {
-        name: scene.lay(r, numbers[name], dtype, 1.0 if plain else 0.5)
-        for name, dtype in zip(_ARRAYS[op], dtypes, strict=True)
+        name: scene.lay(r, numbers[name], dtype, 1.0 if plain else 0.5) for name, dtype in zip(_ARRAYS[op], dtypes, strict=True)
     }
     if op == "grad_input":
         named["x_shape"] = scene.x.shape if r.random() < 0.8 else list(scene.x.shape)
@@ -173,7 +172,16 @@ def plan_arguments(r, scene, plain=False):
     return named, dtype, w_dtype
 
 
-_PLAN = ("Plan", "Plan.method", "Plan.dtype", "Plan.x_shape", "Plan.y_shape", "Plan.workspace_nbytes", "Plan.nbytes", "Plan.explain")
+_PLAN = (
+    "Plan",
+    "Plan.method",
+    "Plan.dtype",
+    "Plan.x_shape",
+    "Plan.y_shape",
+    "Plan.workspace_nbytes",
+    "Plan.nbytes",
+    "Plan.explain",
+)
 
 
 @maker(5, "plan_conv2d", *_PLAN, flavours=("small", "large", "giant", "wide"))
@@ -284,7 +292,9 @@ def output_shape(r, scene):
 @maker(2, "conv2d", "conv2d_grad_input", "conv2d_grad_weight", flavours=("small", "giant", "wide"))
 def planning(r, scene):
     """A first call, of little work: its time is that of planning.  A batch of no images plans as any other."""
-    call = convolution(r, scene, r.choice(("forward", "grad_weight")) if scene.flavour == "wide" else r.choice(tuple(PARAMETERS)))
+    call = convolution(
+        r, scene, r.choice(("forward", "grad_weight")) if scene.flavour == "wide" else r.choice(tuple(PARAMETERS))
+    )
     if scene.case.n and scene.multiply_adds > 2000 or math.prod(scene.w.shape) > 2000:
         return None
     call = call.with_arguments(drop=("out", "threads"))
@@ -311,4 +321,3 @@ def facts(r, scene):
     if kind == "info" and r.random() < 0.6:  # it asks SciPy for its BLAS, some milliseconds
         return None
     return Call(kind, f"{kind}()", lambda result, values, made: None if fits(result) else f"is {result!r}")
-

@@ -261,10 +261,18 @@ class Scene:
         stride, dilation = _spelled(r, case.stride), _spelled(r, case.dilation)
         pad = self.word or _spelled_pads(r, case.pad)
         defaults = {"stride": (1, 1), "pad": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1, "layout": "NCHW"}
-        given = {"stride": case.stride, "pad": case.pad, "dilation": case.dilation, "groups": case.groups, "layout": self.layout}
+        given = {
+            "stride": case.stride,
+            "pad": case.pad,
+            "dilation": case.dilation,
+            "groups": case.groups,
+            "layout": self.layout,
+        }
         words = {"stride": stride, "pad": pad, "dilation": dilation, "groups": case.groups, "layout": self.layout}
         for name, word in words.items():
-            if (name != "groups" or groups) and (given[name] != defaults[name] or self.word and name == "pad" or r.random() < 0.3):
+            if (name != "groups" or groups) and (
+                given[name] != defaults[name] or self.word and name == "pad" or r.random() < 0.3
+            ):
                 named[name] = word
         return named
 

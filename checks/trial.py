@@ -128,9 +128,11 @@ def _simpler(call):
             yield lambda call, name=name: call.with_arguments(drop=(name,))
     places = [("call", name) for name in named] + [(name, None) for name in call.values if name != "call"]
     for change in (
-        lambda laid: Laid(laid.values, laid.dtype, steps=tuple(0 if size > 64 else 1 for size in laid.values.shape))
-        if laid.values.constant and max(laid.values.shape) > 64
-        else Laid(laid.values, laid.dtype),
+        lambda laid: (
+            Laid(laid.values, laid.dtype, steps=tuple(0 if size > 64 else 1 for size in laid.values.shape))
+            if laid.values.constant and max(laid.values.shape) > 64
+            else Laid(laid.values, laid.dtype)
+        ),
         lambda laid: laid._replace(values=laid.values._replace(kind="ones")) if laid.values.kind != "blank" else laid,
     ):
         for where, name in places:
