@@ -22,7 +22,7 @@ import common
 
 PER_SCENE = 16  # calls, each at the end and at the begin
 FLAVOURS = ("large",) * 6 + ("small",) * 2 + ("giant",)
-CHECKS, QUICK = 100_000, 16_000  # of all instruction sets together
+CHECKS, QUICK = 100_000, 40_000  # of all instruction sets together
 
 
 class Pages:

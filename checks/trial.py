@@ -120,7 +120,7 @@ class Trial:
 
 def _simpler(call):
     """Functions call → call, each with one thing less."""
-    if "call" not in call.values or call.errors:
+    if "call" not in call.values or call.errors or call.name.endswith(" bits"):  # whose answer is of its own numbers
         return
     named = call.values["call"][1]
     for name in ("out", "bias", "workspace", "threads", "precision", "method", "dtype"):
