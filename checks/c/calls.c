@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A method that would take more for a call is left out, as im2colx/_methods.py leaves it out. */
-enum { MOST_WORKSPACE = 32 << 20, MOST_PHI = 1 << 21 };
+/* A whole Phi of more elements takes too long here. */
+enum { MOST_PHI = 1 << 21 };
 
 typedef enum { LOOPS, TILE, WHOLE, IMPLICIT, METHODS } method;
 
@@ -72,7 +72,9 @@ static int choose(randoms *r, problem *p, const array *w)
                                                  : IM2COLX_PIXELS_IN_LANES;
     p->is_packed = p->call.op == IM2COLX_FORWARD && one_in(r, 4);
     if (p->is_packed) p->implicit.orientation = IM2COLX_FILTERS_IN_LANES;
-    return im2colx_implicit_explain(&p->call, &p->implicit).workspace_bytes <= MOST_WORKSPACE;
+    /* As im2colx/_methods.py asks whether it declines. */
+    const im2colx_implicit_facts facts = im2colx_implicit_explain(&p->call, &p->implicit);
+    return !facts.is_too_many && facts.workspace_bytes <= (size_t)IM2COLX_IMPLICIT_BYTES * (size_t)p->call.threads;
 }
 
 static im2colx_status run(problem *p)

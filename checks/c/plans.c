@@ -143,13 +143,16 @@ static void convolution(randoms *r, plan *p)
             && (bytes < (size_t)weights * im2colx_itemsize(p->call.type) || bytes > ((size_t)weights * 64 + 64) * 8))
             fail("%zu bytes", bytes);
         if (is_answered(p, "explain", ask_implicit) && g->batch > 0) {
-            wide work = weights * g->batch;
-            for (int axis = 0; axis < AXES; axis++) work *= g->output[axis];
-            if (!(facts.cycles >= 0) || !(facts.multiply_adds >= 0) || facts.tasks < (p->call.op == IM2COLX_GRAD_INPUT ? 0 : 1)
-                || facts.multiply_adds > (double)work * 8.000001)
+            /* The gradient with respect to x is a convolution whose outputs are the elements of x. */
+            const ptrdiff_t *outputs = p->call.op == IM2COLX_GRAD_INPUT ? g->image : g->output;
+            double work = (double)weights * (double)g->batch;
+            for (int axis = 0; axis < AXES; axis++) work *= (double)outputs[axis];
+            if (!(facts.cycles >= 0) || !(facts.multiply_adds >= 0) || facts.multiply_adds > work * 1.000001
+                || facts.tasks < (p->call.op == IM2COLX_GRAD_INPUT ? 0 : 1))
                 fail("%g cycles, %g multiply-adds, %td tasks", facts.cycles, facts.multiply_adds, facts.tasks);
         }
     }
+    if (g->batch == 0) return; /* im2colx/_plan.py does not ask what a product of nothing takes */
     /* A whole patch matrix is asked for only where its bytes can be counted; a tile, always. */
     p->product = (im2colx_product_options){matmul_of(p->call.type), p->order, one_in(r, 2) ? PTRDIFF_MAX : INT32_MAX,
                                            (size_t)boundary(r, one_in(r, 4) ? 62 : 30), 0};

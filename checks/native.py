@@ -1,0 +1,83 @@
+"""Programs and libraries in C that are linked with csrc/: what the checks in checks/c are compiled by."""
+
+import ast
+import hashlib
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from common import BUILDS, ROOT
+from im2colx import _geometry, _methods
+
+HERE = ROOT / "checks" / "c"
+INCLUDES = [f"-I{ROOT / folder}" for folder in ("csrc", "csrc/microkernels", "checks/c")]
+
+# The bounds that Python sets, for programs that draw what it lets through.
+BOUNDS = [
+    f"-DMOST_ELEMENTS=((wide){_geometry.MOST_ELEMENTS})",
+    f"-DLARGEST_EXTENT=((wide){_geometry.LARGEST_EXTENT})",
+    f"-DMOST_BYTES=((wide){_methods.MOST_BYTES})",
+]
+
+
+def release_flags():
+    """The compiler's flags of setup.py, read without running it."""
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "FLAGS":
+            return ast.literal_eval(node.value)
+    raise RuntimeError("setup.py has no list FLAGS")
+
+
+def build(name, programs, flags=(), link=(), cc="gcc"):
+    """Compiles csrc/ once, and links it with each program.  Nothing is compiled again that has not changed.
+
+    Parameters
+    ----------
+    name : str
+        Of the folder under build/checks; one for each set of flags.
+    programs : dict
+        Name of a program → its sources in checks/c.  A name that ends in ".so" is a library.
+    flags, link : sequence of str
+        For the compiler, after those of setup.py; for the linker.
+
+    Returns
+    -------
+    dict
+        Name → Path.
+    """
+    folder = BUILDS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = [*release_flags(), "-fPIC", *INCLUDES, *BOUNDS, *flags]
+    digest = hashlib.sha256(repr((cc, flags)).encode())
+    for header in sorted([*ROOT.glob("csrc/**/*.h"), *HERE.glob("*.h")]):
+        digest.update(header.read_bytes())
+    core = sorted(ROOT.glob("csrc/**/*.c"))
+    sources = {*core, *(HERE / source for needed in programs.values() for source in needed)}
+
+    def compiled(source):
+        mark = digest.copy()
+        mark.update(source.read_bytes())
+        made = folder / f"{source.stem}-{mark.hexdigest()[:16]}.o"
+        if not made.exists():
+            partial = made.with_suffix(f".{os.getpid()}.partial")
+            _run([cc, *flags, "-c", str(source), "-o", str(partial)])
+            partial.rename(made)
+        return source, made
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2) as pool:
+        objects = dict(pool.map(compiled, sorted(sources)))
+    paths = {}
+    for program, needed in programs.items():
+        paths[program] = folder / program
+        shared = ["-shared"] if program.endswith(".so") else []
+        own = [str(objects[source]) for source in [*core, *(HERE / source for source in needed)]]
+        _run([cc, "-pthread", *shared, *own, *link, "-lm", "-o", str(paths[program])])
+    return paths
+
+
+def _run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+    if done.stderr.strip():
+        raise RuntimeError(f"the compiler warns:\n{done.stderr[-4000:]}")

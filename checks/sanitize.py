@@ -1,0 +1,192 @@
+"""Reads and writes out of bounds, undefined behaviour, races: see checks/README.md.
+
+Three parts, each with AddressSanitizer and UndefinedBehaviorSanitizer, and the first with ThreadSanitizer too:
+
+    core    programs of C linked with csrc/, without Python: every function of csrc/im2colx.h compared with its definition,
+            from many threads at once; and the planning of legal geometries of any size, with a clock (checks/c)
+    tests   the tests of what computes, on a build of the package
+    fuzz    checks/fuzz.py on that build
+
+Nothing of ours is suppressed.  Leaks are not looked for here: checks/faults.py does.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+import native
+from im2colx import _core
+
+# Beyond "undefined": what a conversion of a float cuts off.  Of the C programs also the ends of arrays in structures, which
+# CPython's own headers do not keep to.
+ADDRESS = "-fsanitize=address,undefined,float-cast-overflow"
+BOUNDS = ",bounds-strict"
+DEBUG = ["-fno-omit-frame-pointer", "-g", "-O1"]  # -O1 compiles in half the time of -O3
+
+# What runs in C.  Left out: tests/test_memory.py, because AddressSanitizer keeps freed memory back.
+TESTS = ["bad_inputs", "bounds", "borders", "conv", "implicit", "plan", "patches", "patch_matrix", "matrix", "spectrum", "giants",
+         "nn_kernels", "threads"]  # fmt: skip
+MORE_TESTS = ["equivalence", "explain", "nn_layers", "nn_model", "nn_optimizers", "nn_pooling", "nn_losses", "nn_dropout",
+              "nn_trainer"]  # fmt: skip
+# Each of these starts Python or waits many times: they run on the best instruction set only.
+SLOW_TESTS = {"threads", "nn_trainer", "explain"}
+
+# (instruction sets beside the best; convolutions of each program for each; plans; fuzzed calls)
+QUICK = {"calls": 2_000, "races": 600, "plans": 100_000, "fuzz": 5_000}
+FULL = {"calls": 60_000, "races": 20_000, "plans": 3_000_000, "fuzz": 200_000}
+
+PROGRAMS = {
+    "calls": ["harness.c", "arrays.c", "calls.c", "others.c"],
+    "plans": ["harness.c", "arrays.c", "plans.c"],
+}
+PLANNING_MICROSECONDS = 1000  # in the release build; the sanitizers take up to ten times as long
+CALLERS = 4
+
+
+def last(text, lines=60):
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+# ---- Programs of C ---------------------------------------------------------------------------------------------------
+
+
+def run_program(report, what, command, count, **variables):
+    """Runs it; `count` are the trials that it stands for if it succeeds."""
+    environment = dict(os.environ, UBSAN_OPTIONS="print_stacktrace=1", **variables)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    if "unexpected memory mapping" in done.stderr and shutil.which("setarch"):
+        # ThreadSanitizer of older compilers does not bear how far Linux now scatters a process's memory.
+        command = ["setarch", platform.machine(), "-R", *command]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    if done.returncode == 0 and not done.stderr.strip():
+        report.passed(count)
+        report.say(f"{what}: {done.stdout.strip()}")
+    else:
+        repeat = " ".join(f"{name}={value}" for name, value in variables.items())
+        report.fail(f"{what}, exit code {done.returncode}\n{last(done.stdout, 3)}\n{done.stderr.strip()[:6000]}\n"
+                    f"    again: {repeat} {' '.join(map(str, command))}")  # fmt: skip
+
+
+def has_sanitizer(report, name, flags):
+    """Whether the compiler can link it and the machine run it; a line if not."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = Path(folder, "empty.c"), Path(folder, "empty")
+        source.write_text("int main(void) { return 0; }\n")
+        made = subprocess.run(["gcc", *flags, str(source), "-o", str(program)], capture_output=True, text=True)
+        if made.returncode:
+            report.say(f"{name} left out: {last(made.stderr, 1)}")
+        return made.returncode == 0
+
+
+def check_core(report, seed, sizes, levels):
+    kinds = {
+        "release": ([], [], sizes["plans"], ()),
+        "address": ([ADDRESS + BOUNDS, *DEBUG], ["-fsanitize=address,undefined"], sizes["plans"] // 10, ("calls", 1)),
+        "thread": (["-fsanitize=thread", *DEBUG], ["-fsanitize=thread"], 0, ("races", CALLERS)),
+    }
+    for kind, (flags, link, plans, calls) in kinds.items():
+        if link and not has_sanitizer(report, kind, link):
+            continue
+        made = native.build(f"c-{kind}", PROGRAMS, flags, link)
+        slower = 10 if link else 1
+        for number, level in enumerate(reversed(levels)):
+            if plans:
+                bar = slower * PLANNING_MICROSECONDS
+                run_program(report, f"plans, {kind}, {level}", [made["plans"], seed + number, plans, bar, level], plans)
+            if calls:
+                size, callers = sizes[calls[0]], calls[1]
+                command = [made["calls"], seed + number, size, callers, level]
+                options = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=0"}
+                run_program(report, f"calls, {kind}, {level}, {callers} callers", command, size, **options)
+
+
+# ---- The package -----------------------------------------------------------------------------------------------------
+
+
+class Sanitized:
+    """A build of the package with AddressSanitizer and UndefinedBehaviorSanitizer, and processes that import it."""
+
+    def __init__(self, report):
+        self.report = report
+        runtimes = [
+            subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+            for name in ("libasan.so", "libubsan.so")
+        ]
+        # The interpreter was linked without them, so that they come first only if they are loaded first.
+        self.preload = " ".join(path for path in runtimes if os.path.isabs(path))
+        self.path = common.build(
+            "address",
+            cflags=f"{ADDRESS} -fno-sanitize-recover=all -fno-omit-frame-pointer -g",
+            ldflags="-fsanitize=address,undefined",
+        )
+
+    def run(self, command, level, logs):
+        """The process's return code and output, and what the sanitizers wrote into the folder `logs`."""
+        common_options = f"log_path={logs}/report:log_exe_name=1"
+        environment = common.environment_of(
+            self.path,
+            LD_PRELOAD=self.preload,
+            IM2COLX_ISA=level,
+            ASAN_OPTIONS=f"{common_options}:detect_leaks=0:detect_stack_use_after_return=1:allocator_may_return_null=1",
+            UBSAN_OPTIONS=f"{common_options}:print_stacktrace=1:halt_on_error=1",
+        )
+        done = subprocess.run(command, cwd=common.ROOT, env=environment, capture_output=True, text=True)
+        found = [path.read_text(errors="replace") for path in sorted(Path(logs).iterdir())]
+        # An allocation of the impossible is answered with NULL, which tests ask for; the warning is no fault.
+        found = [text for text in found if not re.fullmatch(r"==\d+==WARNING: AddressSanitizer failed to allocate .*\n", text)]
+        return done.returncode, done.stdout + done.stderr, found
+
+    def check_tests(self, names, level):
+        for name in names:
+            file = f"tests/test_{name}.py"
+            with tempfile.TemporaryDirectory() as logs:
+                command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+                code, output, found = self.run(command, level, logs)
+            counted = re.search(r"(\d+) passed", output)
+            if code == 0 and not found and counted:
+                self.report.passed(int(counted[1]))
+                self.report.say(f"tests, {level}: {file}: {counted[0]}")
+            else:
+                self.report.fail(f"{file}, {level}, exit code {code}\n{last(output)}\n{last(''.join(found))[:6000]}")
+
+    def check_fuzz(self, calls, seed, level):
+        with tempfile.TemporaryDirectory() as logs:
+            command = [sys.executable, "checks/fuzz.py", "--path", str(self.path), "--calls", str(calls), "--seed", str(seed)]
+            code, output, found = self.run([*command, "--isa", level], level, logs)
+        if code == 0 and not found:
+            self.report.passed(calls)
+            self.report.say(f"fuzz, {level}: {last(output, 1)}")
+        else:
+            self.report.fail(f"fuzz, {level}, exit code {code}: {' '.join(command)}\n{last(output)}\n{last(''.join(found))[:6000]}")
+
+
+def main():
+    options = common.arguments(
+        "sanitize",
+        __doc__,
+        only={"choices": ["core", "tests", "fuzz"], "help": "one of the three parts"},
+    )
+    report = common.Report("sanitize")
+    sizes, levels = QUICK if options.quick else FULL, _core.instruction_sets()
+    if options.only in (None, "core"):
+        check_core(report, options.seed, sizes, levels)
+    if options.only != "core" and has_sanitizer(report, "address", ["-fsanitize=address,undefined"]):
+        sanitized = Sanitized(report)
+        for number, level in enumerate(reversed(levels)):
+            is_best = number == 0
+            if options.only != "fuzz" and (is_best or not options.quick):
+                names = TESTS if options.quick else TESTS + MORE_TESTS
+                sanitized.check_tests([name for name in names if is_best or name not in SLOW_TESTS], level)
+            if options.only != "tests":
+                sanitized.check_fuzz(sizes["fuzz"] // len(levels), options.seed + number, level)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
