@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import common
-import native
+import _native as native
 from im2colx import _core
 
 # Beyond "undefined": what a conversion of a float cuts off.  Of the C programs also the ends of arrays in structures, which

@@ -243,10 +243,11 @@ void fail(const char *format, ...)
 
 int failures(void) { return atomic_load(&failed); }
 
-/* The sanitizers call these when they report. */
-void __ubsan_on_report(void);
-void __asan_on_error(void);
-void __tsan_on_report(void *report);
+/* The sanitizers call these when they report; they must be seen from outside, whatever the flags say. */
+#define SEEN __attribute__((visibility("default")))
+SEEN void __ubsan_on_report(void);
+SEEN void __asan_on_error(void);
+SEEN void __tsan_on_report(void *report);
 void __ubsan_on_report(void)
 {
     atomic_fetch_add(&failed, 1);

@@ -26,7 +26,7 @@ randoms randoms_of(uint64_t seed, uint64_t number);
 uint64_t draw(randoms *r);
 ptrdiff_t between(randoms *r, ptrdiff_t low, ptrdiff_t high); /* both included */
 int one_in(randoms *r, int count);
-/* 0 to 2^bits: a power of two, one more or less, or a number of so many random bits. */
+/* 0 to 2^bits, at most 2^60: a power of two, one more or less, or a number of so many random bits. */
 ptrdiff_t boundary(randoms *r, int bits);
 
 /* ---- Geometries ---- */

@@ -155,7 +155,7 @@ static void convolution(randoms *r, plan *p)
     if (g->batch == 0) return; /* im2colx/_plan.py does not ask what a product of nothing takes */
     /* A whole patch matrix is asked for only where its bytes can be counted; a tile, always. */
     p->product = (im2colx_product_options){matmul_of(p->call.type), p->order, one_in(r, 2) ? PTRDIFF_MAX : INT32_MAX,
-                                           (size_t)boundary(r, one_in(r, 4) ? 62 : 30), 0};
+                                           (size_t)boundary(r, one_in(r, 4) ? 60 : 30), 0};
     if (is_answered(p, "tile workspace", ask_product) && bytes > p->product.workspace_bytes
         && bytes > 16 * (size_t)IM2COLX_MAX_THREADS)
         fail("%zu bytes, more than the workspace", bytes);

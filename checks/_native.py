@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from common import BUILDS, ROOT
 from im2colx import _geometry, _methods
@@ -48,16 +49,15 @@ def build(name, programs, flags=(), link=(), cc="gcc"):
     folder = BUILDS / name
     folder.mkdir(parents=True, exist_ok=True)
     flags = [*release_flags(), "-fPIC", *INCLUDES, *BOUNDS, *flags]
-    digest = hashlib.sha256(repr((cc, flags)).encode())
-    for header in sorted([*ROOT.glob("csrc/**/*.h"), *HERE.glob("*.h")]):
-        digest.update(header.read_bytes())
     core = sorted(ROOT.glob("csrc/**/*.c"))
     sources = {*core, *(HERE / source for needed in programs.values() for source in needed)}
 
     def compiled(source):
-        mark = digest.copy()
-        mark.update(source.read_bytes())
-        made = folder / f"{source.stem}-{mark.hexdigest()[:16]}.o"
+        needs = _run([cc, *flags, "-MM", str(source)]).replace("\\\n", " ").split(":", 1)[1].split()
+        digest = hashlib.sha256(repr((cc, flags)).encode())
+        for path in needs:
+            digest.update(Path(path).read_bytes())
+        made = folder / f"{source.stem}-{digest.hexdigest()[:16]}.o"
         if not made.exists():
             partial = made.with_suffix(f".{os.getpid()}.partial")
             _run([cc, *flags, "-c", str(source), "-o", str(partial)])
@@ -81,3 +81,4 @@ def _run(command):
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
     if done.stderr.strip():
         raise RuntimeError(f"the compiler warns:\n{done.stderr[-4000:]}")
+    return done.stdout
