@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 TOO_LARGE = 2**48  # csrc/index_map.h
+LARGEST_EXTENT = 2**50  # csrc/bounds.c
 AXES = 3
 NAMES = ["batch", "groups", "channels", "filters"] + [
     f"{name}{axis}" for name in ("image", "kernel", "output", "stride", "dilation", "pad") for axis in range(AXES)
@@ -81,6 +82,27 @@ def axis(g, o, k, i, is_inside, o_begin, o_end, k_begin, k_end):
         is_range(k * dilation - pad, stride, image, g["output2"], o_begin, o_end),
         is_range(o * stride - pad, dilation, image, g["kernel2"], k_begin, k_end),
     ]
+
+
+def bounded(g, out):
+    """As csrc/bounds.c says in words."""
+    least_one = [g["groups"], g["channels"], g["filters"]]
+    most_extent, spans = [], []
+    for name in ("kernel", "output", "stride", "dilation"):
+        least_one += axes(g, name)
+    for a in range(AXES):
+        most_extent += [g[f"stride{a}"], g[f"dilation{a}"], g[f"pad{a}"]]
+        spans.append((g[f"output{a}"] - 1) * g[f"stride{a}"] + (g[f"kernel{a}"] - 1) * g[f"dilation{a}"])
+    legal = (g["batch"] >= 0) & np.all([size >= 1 for size in least_one], 0)
+    legal &= np.all([size >= 0 for size in [*axes(g, "image"), *axes(g, "pad")]], 0)
+    legal &= np.all([extent <= LARGEST_EXTENT for extent in most_extent + spans], 0)
+    arrays = (
+        [g["batch"], g["groups"] * g["channels"], *axes(g, "image")],
+        [g["groups"] * g["filters"], g["channels"], *axes(g, "kernel")],
+        [g["batch"], g["groups"] * g["filters"], *axes(g, "output")],
+    )
+    legal &= np.all([product([np.maximum(size, 1) for size in sizes]) <= TOO_LARGE for sizes in arrays], 0)
+    return [(out == 1) == legal]
 
 
 def even_cut(count, parts, i, out):

@@ -15,9 +15,9 @@ INCLUDES = [f"-I{ROOT / folder}" for folder in ("csrc", "csrc/microkernels", "ch
 
 # The bounds that Python sets, for programs that draw what it lets through.
 BOUNDS = [
-    f"-DMOST_ELEMENTS=((wide){_geometry.MOST_ELEMENTS})",
-    f"-DLARGEST_EXTENT=((wide){_geometry.LARGEST_EXTENT})",
-    f"-DMOST_BYTES=((wide){_methods.MOST_BYTES})",
+    f"-DBOUND_ELEMENTS=((wide){_geometry.MOST_ELEMENTS})",
+    f"-DBOUND_EXTENT=((wide){_geometry.LARGEST_EXTENT})",
+    f"-DBOUND_BYTES=((wide){_methods.MOST_BYTES})",
 ]
 
 

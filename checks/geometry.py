@@ -117,6 +117,8 @@ def somewhere(rng, count):
     return np.clip(np.choose(rng.integers(4, size=len(count)), [np.zeros_like(count), count - 1, count // 2, far]), 0, count - 1)
 
 
+SIZES = boundary(62)
+
 # ---- What each probe is asked ----------------------------------------------------------------------------------------
 
 
@@ -154,6 +156,16 @@ def _range(rng, count):
     return crossed(rng, [np.unique([start, -start]), boundary(EXTENT_BITS, 1), boundary(ELEMENT_BITS), boundary(ELEMENT_BITS)], count)
 
 
+def _bounded(rng, count):
+    """Legal geometries, most of them with one or two numbers that are not."""
+    rows = legal_geometries(rng, count)
+    values = np.unique([SIZES, -SIZES])
+    for share in (0.8, 0.4):
+        at = np.flatnonzero(rng.random(len(rows)) < share)
+        rows[at, rng.integers(rows.shape[1], size=len(at))] = rng.choice(values, len(at))
+    return rows
+
+
 def _blocks(rng, count):
     rows = with_columns(rng, legal_geometries(rng, 2 * count), (0, 1), range(6), range(3), (1, 2, 3, 7, 256, 2**31 - 1),
                         [*boundary(EXTENT_BITS, 16)], (0, 1))  # fmt: skip
@@ -163,7 +175,6 @@ def _blocks(rng, count):
     return rows[(rows[:, -1] == 0) | (phi <= _methods.MOST_BYTES)]  # a whole patch matrix is declined before C is asked
 
 
-SIZES = boundary(62)
 ASKED = {
     "divide_up": lambda rng, n: crossed(rng, [np.unique([SIZES, -SIZES]), boundary(EXTENT_BITS, 1)], n),
     "limited_product": lambda rng, n: crossed(rng, [SIZES, SIZES], n),
@@ -172,6 +183,7 @@ ASKED = {
     "inside_range": _range,
     "unflatten": _index,
     "next_row": _row,
+    "bounded": _bounded,
     "axis": _axis_with_position,
     "even_cut": _cut,
     "panels": lambda rng, n: with_columns(rng, crossed(rng, [boundary(ELEMENT_BITS, 1), np.array([1])], n)[:, :1], (0, 1)),

@@ -200,6 +200,7 @@ int main(int count, char **argument)
         one_call(seed, atol(argument[5]));
         other_call(seed, atol(argument[5]));
     } else {
+        is_alone = threads == 1;
         pthread_t *thread = calloc((size_t)threads, sizeof *thread);
         for (int i = 0; i < threads; i++)
             if (pthread_create(&thread[i], NULL, caller, NULL)) abort();

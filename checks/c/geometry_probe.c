@@ -76,6 +76,14 @@ PROBE(axis, NUMBERS + 2, 6) /* output o and tap k of the last axis */
     out[4] = taps.begin, out[5] = taps.end;
 }
 
+/* ---- bounds.c ----------------------------------------------------------------------------------------------------------- */
+
+PROBE(bounded, NUMBERS, 1)
+{
+    const im2colx_geometry g = geometry_of(in);
+    out[0] = im2colx_is_bounded(&g);
+}
+
 /* ---- implicit.h: cuts -------------------------------------------------------------------------------------------------- */
 
 PROBE(even_cut, 3, 1) /* count, parts, i */ { out[0] = even_cut(in[0], in[1], in[2]); }

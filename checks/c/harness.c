@@ -45,7 +45,7 @@ static wide elements(const ptrdiff_t count[ARRAY_AXES])
     wide product = 1;
     for (int axis = 0; axis < ARRAY_AXES; axis++) {
         product *= count[axis] > 1 ? count[axis] : 1;
-        if (product > MOST_ELEMENTS) return product;
+        if (product > BOUND_ELEMENTS) return product;
     }
     return product;
 }
@@ -60,19 +60,19 @@ void counts_of(const im2colx_geometry *g, char which, ptrdiff_t count[ARRAY_AXES
 
 int complete(im2colx_geometry *g, const ptrdiff_t behind[AXES])
 {
-    if ((wide)g->groups * g->channels > MOST_ELEMENTS || (wide)g->groups * g->filters > MOST_ELEMENTS) return 0;
+    if ((wide)g->groups * g->channels > BOUND_ELEMENTS || (wide)g->groups * g->filters > BOUND_ELEMENTS) return 0;
     for (int axis = 0; axis < AXES; axis++) {
         const wide span = (wide)g->dilation[axis] * (g->kernel[axis] - 1) + 1;
         const wide padded = (wide)g->image[axis] + g->pad[axis] + behind[axis];
-        if (g->stride[axis] > LARGEST_EXTENT || g->dilation[axis] > LARGEST_EXTENT || span > LARGEST_EXTENT
-            || padded > LARGEST_EXTENT || span > padded)
+        if (g->stride[axis] > BOUND_EXTENT || g->dilation[axis] > BOUND_EXTENT || span > BOUND_EXTENT
+            || padded > BOUND_EXTENT || span > padded)
             return 0;
         g->output[axis] = (ptrdiff_t)((padded - span) / g->stride[axis] + 1);
     }
     ptrdiff_t count[ARRAY_AXES];
     for (const char *which = "xwy"; *which; which++) {
         counts_of(g, *which, count);
-        if (elements(count) > MOST_ELEMENTS) return 0;
+        if (elements(count) > BOUND_ELEMENTS) return 0;
     }
     return 1;
 }
@@ -209,19 +209,26 @@ int advance(const ptrdiff_t count[], int axes, ptrdiff_t at[])
 enum { MOST_SHOWN = 40 };
 
 static atomic_int failed;
-static _Thread_local void (*describing)(FILE *to, const void *what);
-static _Thread_local const void *described;
+int is_alone = 1;
+typedef struct {
+    void (*describe)(FILE *to, const void *what);
+    const void *what;
+} description;
+
+static _Thread_local description own;
+static description latest; /* of any thread: for a worker of the pool, which has none of its own */
 
 void describe_by(void (*describe)(FILE *to, const void *what), const void *what)
 {
-    describing = describe;
-    described = what;
+    own = (description){describe, what};
+    if (is_alone) latest = own;
 }
 
 static void describe_now(void)
 {
+    const description d = own.describe ? own : latest;
     flockfile(stderr);
-    if (describing) describing(stderr, described);
+    if (d.describe) d.describe(stderr, d.what);
     fprintf(stderr, "\n");
     funlockfile(stderr);
     fflush(stderr);

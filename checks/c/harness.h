@@ -1,7 +1,7 @@
 /* What the C programs of the checks share: random geometries and arrays, the definition of convolution to compare with, and
  * what is printed when something is wrong.
  *
- * The two bounds of im2colx/_geometry.py are given by the compiler's command line, as MOST_ELEMENTS and LARGEST_EXTENT. */
+ * The two bounds of im2colx/_geometry.py are given by the compiler's command line, as BOUND_ELEMENTS and BOUND_EXTENT. */
 #ifndef HARNESS_H
 #define HARNESS_H
 
@@ -86,6 +86,7 @@ im2colx_matmul matmul_of(im2colx_type type);
 /* Prints the message and what `describing` says; the sanitizers' reports are followed by it too. Counts. */
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int failures(void);
+extern int is_alone; /* there is but one caller, so that what goes wrong in a worker of the pool is its call */
 void describe_by(void (*describe)(FILE *to, const void *what), const void *what); /* of this thread */
 
 #endif

@@ -161,7 +161,7 @@ static void convolution(randoms *r, plan *p)
         fail("%zu bytes, more than the workspace", bytes);
     p->product.whole = 1;
     const wide whole = phi_bytes(p);
-    if (whole <= MOST_BYTES && is_answered(p, "whole workspace", ask_product) && bytes != (size_t)whole && bytes != 0)
+    if (whole <= BOUND_BYTES && is_answered(p, "whole workspace", ask_product) && bytes != (size_t)whole && bytes != 0)
         fail("%zu bytes and not %zu", bytes, (size_t)whole);
 }
 
