@@ -124,7 +124,7 @@ static void check_gram(const problem *p, const number *phi, ptrdiff_t rows, ptrd
                 expected[i * columns + j] += conj(phi[r * columns + i]) * phi[r * columns + j];
     doing = "gram";
     must(p, im2colx_gram_add(matmul_of(p->type), p->type, rows, columns, tile, 0, 0, gram, (int)any(1, 3), NULL));
-    im2colx_gram_finish(p->type, columns, 0, gram);
+    must(p, im2colx_gram_finish(p->type, columns, 0, gram, (int)any(1, 3), NULL));
     same(p, p->type, gram, expected, columns * columns);
     free(tile), free(gram), free(expected);
 }
