@@ -92,7 +92,8 @@ def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=No
     Returns
     -------
     Path
-        What to put into PYTHONPATH, so that `import im2colx` finds this build.
+        What to put into PYTHONPATH, so that `import im2colx` finds this build.  The file `build.log` in it is what the compiler
+        printed.
     """
     target = BUILDS / name
     digest = hashlib.sha256(repr((cflags, ldflags, cc, str(python), key)).encode())
@@ -117,6 +118,7 @@ def build(name, cflags="", ldflags="", cc=None, python=sys.executable, change=No
     )
     if done.returncode:
         raise RuntimeError(f"the build {name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    (target / "build.log").write_text(done.stdout + done.stderr)
     if is_kept:
         stamp.write_text(digest.hexdigest())
     return target
