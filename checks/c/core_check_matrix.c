@@ -8,8 +8,8 @@
 
 /* ---- A plain product in BLAS's place ------------------------------------------------------------------------------- */
 
-static void plain_product(im2colx_type type, int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t lda,
-                          const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc)
+static void plain_product(im2colx_type type, int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a,
+                          ptrdiff_t lda, const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc)
 {
     for (ptrdiff_t i = 0; i < m; i++)
         for (ptrdiff_t j = 0; j < n; j++) {
@@ -77,7 +77,8 @@ void check_csr(const problem *p, const number *x, const number *w, const number 
             for (ptrdiff_t t = 0; t < taps; t++)
                 matrix[f * columns + (p->is_last ? t * g->channels + c : c * taps + t)] = w[(f * g->channels + c) * taps + t];
     void *weights = filled(p->type, matrix, filters * columns), *data = room(p->type, rows * columns);
-    int32_t *indptr = malloc((size_t)(rows + 1) * sizeof *indptr), *indices = malloc((size_t)(rows * columns + 1) * sizeof *indices);
+    int32_t *indptr = malloc((size_t)(rows + 1) * sizeof *indptr);
+    int32_t *indices = malloc((size_t)(rows * columns + 1) * sizeof *indices);
     must(p, im2colx_csr(g, p->is_last ? IM2COLX_CHANNELS_LAST : IM2COLX_CHANNELS_FIRST, 0, im2colx_itemsize(p->type), weights,
                         sizeof *indptr, indptr, indices, data, (int)any(1, 3), NULL));
     for (ptrdiff_t row = 0; row < rows; row++) {

@@ -41,9 +41,12 @@ def other_compiler(report, path, options):
     if facts is None:
         return
     report.check(facts["compiler"].startswith("clang "), f"{what}: info() says that {facts['compiler']} built it")
-    for level in facts["cpu"]["instruction_sets"] if not options.quick else facts["cpu"]["instruction_sets"][-1:]:
-        environment = plain_environment(other, IM2COLX_ISA=level)
-        if selftest(report, other, seed=options.seed, what=f"{what}, {level}", environment=environment, geometries=60 if options.quick else 300):
+    levels, geometries = facts["cpu"]["instruction_sets"], 300
+    if options.quick:
+        levels, geometries = levels[-1:], 60
+    for level in levels:
+        environment, named = plain_environment(other, IM2COLX_ISA=level), f"{what}, {level}"
+        if selftest(report, other, seed=options.seed, what=named, environment=environment, geometries=geometries):
             report.say(f"{what}, {level}: self-test equal")
     if not options.quick:
         pytest(report, other, EXACT, what=facts["compiler"])
@@ -97,7 +100,9 @@ def long_integers(report, path, options):
         return
     report.say(text.strip().splitlines()[-1])
     python = [sys.executable, "-c", f"{ILP64}; strange.ilp64.be_python()"]
-    selftest(report, path, seed=options.seed, python=python, what="64-bit BLAS integers", environment=environment, geometries=60 if options.quick else 400)
+    geometries = 60 if options.quick else 400
+    selftest(report, path, seed=options.seed, python=python, what="64-bit BLAS integers", environment=environment,
+             geometries=geometries)  # fmt: skip
     if not options.quick:
         tests = ["test_conv", "test_patch_matrix", "test_matrix", "test_patches"]
         pytest(report, path, tests, python=python, what="64-bit BLAS integers", environment=environment)

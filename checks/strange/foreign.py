@@ -47,7 +47,8 @@ def core_aarch64(report, path, options):
         report.say("left out the core on aarch64: it takes qemu-aarch64-static (Debian: qemu-user-static) and "
                    "aarch64-linux-gnu-gcc (gcc-aarch64-linux-gnu)")  # fmt: skip
         return
-    core_check(report, options.seed, "core on aarch64 by gcc", [compiler], words, cases=60 if options.quick else 1000, flags=["-static"])
+    cases = 60 if options.quick else 1000
+    core_check(report, options.seed, "core on aarch64 by gcc", [compiler], words, cases=cases, flags=["-static"])
 
 
 def core_elsewhere(report, path, options):
@@ -122,7 +123,8 @@ def _wheels(report):
         report.say(f"left out Python on aarch64: pip has no wheels: {ending(text, 300)}")
         return None
     # A process that a test starts must be emulated too, so Python is to be called by way of the script.
-    (site / "sitecustomize.py").write_text("import os, sys\n\nsys.executable = os.environ.get('FOREIGN_PYTHON', sys.executable)\n")
+    lines = "import os, sys", "", "sys.executable = os.environ.get('FOREIGN_PYTHON', sys.executable)", ""
+    (site / "sitecustomize.py").write_text("\n".join(lines))
     stamp.touch()
     return site
 
@@ -164,5 +166,5 @@ def python_aarch64(report, path, options):
         report.check("aarch64" in facts["platform"] and facts["cpu"]["used"] == level, f"{what}: info() says {facts}")
         if selftest(report, other, seed=options.seed, python=[script], what=what, environment=environment):
             report.say(f"{what}: NumPy {facts['numpy']}, SciPy {facts['scipy']}, self-test equal")
-        if level == "neon":
-            pytest(report, other, PORTABLE, python=[script], what=what, environment=environment, timeout=5400)
+        for test in PORTABLE if level == "neon" else ():
+            pytest(report, other, [test], python=[script], what=f"{what}, {test}", environment=environment, timeout=5400)

@@ -43,9 +43,11 @@ def instruction_sets(report, path, options):
         report.check(line.startswith(f"{level} "), f"IM2COLX_ISA={level}: explain() says {line!r}")
         tiles[level] = line.split("microkernel of ")[-1].split(",")[0]
         if level in FUSED:
-            report.check((facts["y"] == 2.0**-24) == FUSED[level], f"IM2COLX_ISA={level}: (1 + e)^2 - (1 + 2e) is {facts['y']}: "
-                         f"a fused multiply-add was {'not ' if FUSED[level] else ''}used")  # fmt: skip
-        if selftest(report, path, seed=options.seed, what=f"IM2COLX_ISA={level}", geometries=60 if options.quick else 400, environment=environment):
+            was = "not used" if FUSED[level] else "used"
+            message = f"IM2COLX_ISA={level}: (1 + e)^2 - (1 + 2e) is {facts['y']}: a fused multiply-add was {was}"
+            report.check((facts["y"] == 2.0**-24) == FUSED[level], message)
+        geometries = 60 if options.quick else 400
+        if selftest(report, path, seed=options.seed, what=f"IM2COLX_ISA={level}", geometries=geometries, environment=environment):
             report.say(f"{level}: in use, microkernel of {tiles[level]}, self-test equal")
         if not options.quick:
             pytest(report, path, EXACT, what=f"IM2COLX_ISA={level}", environment=environment)
@@ -86,8 +88,9 @@ def one_cpu(report, path, options):
 def num_threads(report, path, options):
     """IM2COLX_NUM_THREADS: what is legal is used, what is not is refused by name."""
     for number in (1, 3, 256):
-        what = f"IM2COLX_NUM_THREADS={number}"
-        check_threads(report, path, options, what, number, plain_environment(path, IM2COLX_NUM_THREADS=str(number)), 15 if options.quick else 200)
+        environment = plain_environment(path, IM2COLX_NUM_THREADS=str(number))
+        geometries = 15 if options.quick else 200
+        check_threads(report, path, options, f"IM2COLX_NUM_THREADS={number}", number, environment, geometries)
     for text in ("0", "257", "-1", "two", "", "1.5", str(2**64)):
         environment = plain_environment(path, IM2COLX_NUM_THREADS=text)
         exit_code, printed = run([sys.executable, "-c", "import im2colx"], env=environment)

@@ -16,11 +16,11 @@ CORE_CHECK = ROOT / "checks" / "c"
 # Tests that compare results with the slow twin, most of them exactly.
 EXACT = [
     "test_conv", "test_implicit", "test_patches", "test_patch_matrix", "test_matrix", "test_nn_kernels", "test_borders",
-    "test_bounds", "test_plan",
+    "test_bounds", "test_plan", "test_same_bits",
 ]  # fmt: skip
 
-# Those that start no process of their own, are not about memory or time, and read no C-level facts of this very machine.
-PORTABLE = ["test_implicit", "test_conv", "test_patches", "test_borders", "test_plan", "test_nn_kernels"]
+# Those of them that an emulator runs in minutes, the slowest last.
+PORTABLE = ["test_patches", "test_borders", "test_plan", "test_same_bits", "test_nn_kernels", "test_conv", "test_implicit"]
 
 
 def run(command, timeout=1800, **options):
