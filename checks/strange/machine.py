@@ -47,10 +47,11 @@ def instruction_sets(report, path, options):
             message = f"IM2COLX_ISA={level}: (1 + e)^2 - (1 + 2e) is {facts['y']}: a fused multiply-add was {was}"
             report.check((facts["y"] == 2.0**-24) == FUSED[level], message)
         geometries = 60 if options.quick else 400
-        if selftest(report, path, seed=options.seed, what=f"IM2COLX_ISA={level}", geometries=geometries, environment=environment):
+        named = {"what": f"IM2COLX_ISA={level}", "environment": environment}
+        if selftest(report, path, seed=options.seed, geometries=geometries, **named):
             report.say(f"{level}: in use, microkernel of {tiles[level]}, self-test equal")
         if not options.quick:
-            pytest(report, path, EXACT, what=f"IM2COLX_ISA={level}", environment=environment)
+            pytest(report, path, EXACT, **named)
     report.check(len(set(tiles.values())) == len(tiles), f"two levels have one microkernel: {tiles}")
     for name in ("mmx", ""):
         exit_code, text = run([sys.executable, "-c", "import im2colx"], env=plain_environment(path, IM2COLX_ISA=name))
