@@ -16,6 +16,8 @@
 
 #include <stddef.h>
 
+_Static_assert(sizeof(ptrdiff_t) == 8, "sizes are of 64 bits: see bounds.c");
+
 enum { IM2COLX_AXES = 3, IM2COLX_MAX_THREADS = 256 };
 
 typedef enum {

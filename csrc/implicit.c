@@ -203,6 +203,13 @@ static ptrdiff_t workspace_of(const convolution *s)
            + (s->packs_first ? lines(packed_bytes(s)) : 0);
 }
 
+/* Whether a run of `rows` rows of `columns` outputs is shorter than a tile: its vectors would end beyond x. */
+static int is_short_run(const convolution *s, ptrdiff_t rows, ptrdiff_t columns)
+{
+    const ptrdiff_t length = limited_sum(limited_product(rows - 1, max_size(0, s->call->x.space[1])), columns);
+    return length < s->kernel->lanes * s->kernel->vectors;
+}
+
 /* Whether x is read where it lies or copied, and with which taps. */
 static void choose_source(convolution *s)
 {
@@ -219,11 +226,10 @@ static void choose_source(convolution *s)
         consider_skipping(s);
         if (s->skips) s->is_slab = is_crowded(s);
     } else {
-        const ptrdiff_t length = limited_sum(limited_product(g->output[1] - 1, max_size(0, x->space[1])), g->output[2]);
         /* Read in place only with neighbours in a row, where no vector reads beyond the end, and not with a power of two
          * from channel to channel, which would crowd a few sets of the cache. */
         s->is_slab |= g->stride[0] != 1 || g->stride[1] != 1 || g->stride[2] != 1 || x->space[2] != 1
-                      || x->space[1] < g->output[2] || length < s->kernel->lanes * s->kernel->vectors
+                      || x->space[1] < g->output[2] || is_short_run(s, g->output[1], g->output[2])
                       || (x->channel * s->size % 2048 == 0 && g->channels > 8 && g->filters > MICRO_ROWS);
     }
     s->multiplies_outside = needs_padding(g) && !s->skips;
@@ -249,7 +255,14 @@ static void prepare(convolution *s)
     const ptrdiff_t most = s->is_filters ? panels_of(g->filters, s->kernel) : divide_up(g->filters, MICRO_ROWS);
     const ptrdiff_t shares = g->batch * g->groups * most;
     const int is_uneven = s->is_filters && shares < 8 * s->threads && shares % s->threads; /* three panels for two threads */
-    cut_bands(s, is_uneven ? s->threads : divide_up(s->threads, max_size(1, shares)));
+    const ptrdiff_t least = is_uneven ? s->threads : divide_up(s->threads, max_size(1, shares));
+    cut_bands(s, least);
+    ptrdiff_t last[IM2COLX_AXES]; /* band */
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) last[axis] = g->output[axis] - (s->bands[axis] - 1) * s->band[axis];
+    if (!s->is_filters && !s->is_slab && is_short_run(s, last[1], last[2])) {
+        s->is_slab = 1;
+        cut_bands(s, least);
+    }
     s->tasks = g->batch * g->groups * s->bands[0] * s->bands[1] * s->bands[2];
     s->filter_parts = 1;
     if (s->tasks < 8 * s->threads && s->tasks % s->threads) {

@@ -21,6 +21,12 @@ static inline ptrdiff_t at_space(const im2colx_tensor *t, const ptrdiff_t i[IM2C
     return i[0] * t->space[0] + i[1] * t->space[1] + i[2] * t->space[2];
 }
 
+/* C11's macros, which glibc withholds from clang. */
+#ifndef CMPLX
+#define CMPLX(real, imaginary) __builtin_complex((double)(real), (double)(imaginary))
+#define CMPLXF(real, imaginary) __builtin_complex((float)(real), (float)(imaginary))
+#endif
+
 /* Complex products by the formula, as NumPy has them: C's operator would call a routine that repairs infinities. */
 #define TIMES(a, b) ((a) * (b))
 #define CTIMESF(a, b) \

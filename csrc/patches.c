@@ -145,7 +145,8 @@ INLINE void gather_shifted(const im2colx_geometry *g, ptrdiff_t size, const ptrd
     const ptrdiff_t first = clamp_size(-shift, begin, end), last = clamp_size(g->image[1] * width - shift, first, end);
     memset(tile, 0, (size_t)((begin - patches.begin) * size));
     memset(tile + (end - patches.begin) * size, 0, (size_t)((patches.end - end) * size));
-    memcpy(tile + (first - patches.begin) * size, plane + (first + shift) * size, (size_t)((last - first) * size));
+    if (last > first) /* otherwise first + shift may point anywhere */
+        memcpy(tile + (first - patches.begin) * size, plane + (first + shift) * size, (size_t)((last - first) * size));
     if (range_size(columns) == width) return;
     for (ptrdiff_t row = begin - begin % width; row < end; row += width) {
         for (ptrdiff_t p = max_size(row, begin); p < min_size(row + columns.begin, end); p++)

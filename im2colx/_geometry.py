@@ -429,8 +429,14 @@ def copied(array, dtype, order="K"):
     return move(array, np.empty_like(array, dtype=dtype.newbyteorder("="), order=order, subok=False))
 
 
+def once(array):
+    """A view with one element along axes of stride 0, however long they are: all are the same."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
+
+
 def extremes(array):
     """The least and the largest of an array of integers that is not empty."""
+    array = once(array)
     found = [(int(array[block].min()), int(array[block].max())) for block in blocks(array.shape)]
     return min(low for low, _ in found), max(high for _, high in found)
 
@@ -443,7 +449,7 @@ def converted(name, array, dtype):
         largest = extremes(array)[1]
         if largest > np.iinfo(dtype).max:
             raise OverflowError(f"{name} holds {largest}, which does not fit into {dtype}")
-    return copied(array, dtype)
+    return np.broadcast_to(copied(once(array), dtype), array.shape)
 
 
 def is_regular(array):

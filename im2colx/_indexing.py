@@ -4,7 +4,7 @@ import operator
 
 import numpy as np
 
-from im2colx._geometry import shown
+from im2colx._geometry import is_from_signal, shown
 
 # Entries, or pixels, between two looks for Ctrl-C: some 10 ms.
 AT_ONCE = 1 << 18
@@ -14,8 +14,10 @@ def position(value, size, name):
     """An integer index, counted from the end if negative."""
     try:
         number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {shown(value)}") from None
+    except Exception as error:
+        if is_from_signal(error):
+            raise
+        raise TypeError(f"{name} must be an integer, not {shown(value)}") from error
     if not -size <= number < size:
         raise IndexError(f"{name} is {number}, but Φ has only {size} {'rows' if name == 'p' else 'columns'}")
     return number % size

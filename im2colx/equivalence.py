@@ -8,7 +8,7 @@ import numpy as np
 
 from im2colx import _plan, _recover
 from im2colx._geometry import Geometry, fraction, operand, resolve, shape, shown
-from im2colx.matrix import conv_matrix
+from im2colx.matrix import check_format, conv_matrix
 from im2colx.patch_matrix import PatchMatrix
 
 FORMS = ("patches", "image")
@@ -165,6 +165,7 @@ def conv_to_fc(
     g = resolve(x_shape, w.shape, stride, pad, dilation, groups, layout, "x_shape")
     bias = _plan.check_bias(bias, g)
     _check_form(form)
+    check_format(format)
     if form == "patches":
         weights = np.zeros((g.groups * g.columns, g.filters), w.dtype.newbyteorder("="))
         blocks = _recover.by_group(weights, g)

@@ -17,6 +17,13 @@ FORMATS = ("csr", "dense", "operator")
 BOUNDARIES = ("zero", "circular")
 
 
+def check_format(format):
+    if not isinstance(format, str):
+        raise TypeError(f"format must be a string, not {shown(format)}")
+    if format not in FORMATS:
+        raise ValueError(f"format is {shown(format)}, but must be one of {', '.join(FORMATS)}")
+
+
 def conv_matrix(
     w, x_shape, stride=1, pad=0, dilation=1, groups=1, *, layout="NCHW", format="csr", boundary="zero"
 ):  # fmt: skip
@@ -72,10 +79,7 @@ def conv_matrix(
     >>> conv_matrix(np.ones((64, 64, 3, 3), "float32"), (64, 56, 56), pad=1, format="operator")
     <200704x200704 ConvOperator with dtype=float32>
     """
-    if not isinstance(format, str):
-        raise TypeError(f"format must be a string, not {shown(format)}")
-    if format not in FORMATS:
-        raise ValueError(f"format is {shown(format)}, but must be one of {', '.join(FORMATS)}")
+    check_format(format)
     matrix = ConvOperator(w, x_shape, stride, pad, dilation, groups, layout=layout, boundary=boundary)
     return {"csr": matrix.tocsr, "dense": matrix.toarray, "operator": lambda: matrix}[format]()
 
@@ -166,21 +170,28 @@ class ConvOperator(LinearOperator):
         return x.reshape(len(rows), -1)
 
     def _batch(self, count):
-        """The geometry of the convolution of so many images; a circular one is of images that are padded already."""
+        """The geometry of the convolution of so many images; a circular one is of images that are padded already.
+
+        On a circle only the rest of a step counts, so that no number is larger than the image.
+        """
         g = dataclasses.replace(self._geometry, batch=count)
         if not self._is_circular:
             return g
-        image = tuple(size + sum(pad) for size, pad in zip(g.image, g.pad, strict=True))
-        return dataclasses.replace(g, image=image, pad=((0, 0),) * len(image))
+        stride, dilation = (
+            tuple((step - 1) % size + 1 for step, size in zip(steps, g.image, strict=True)) for steps in (g.stride, g.dilation)
+        )
+        image = tuple((o - 1) * s + (k - 1) * d + 1 for o, k, s, d in zip(g.output, g.kernel, stride, dilation, strict=True))
+        return dataclasses.replace(g, image=image, stride=stride, dilation=dilation, pad=((0, 0),) * len(image))
 
     def _periods(self):
         """For each axis of space, where runs of the padded image come from: (slice of it, slice of the image)."""
         g = self._geometry
-        for axis, (size, (before, after)) in enumerate(zip(g.image, g.pad, strict=True), 1 if g.channels_last else 2):
+        sizes = zip(g.image, g.pad, self._batch(1).image, strict=True)
+        for axis, (size, (before, _), padded) in enumerate(sizes, 1 if g.channels_last else 2):
             pieces, at = [], 0
-            while at < before + size + after:
+            while at < padded:
                 pixel = (at - before) % size
-                count = min(size - pixel, before + size + after - at)
+                count = min(size - pixel, padded - at)
                 pieces.append((slice(at, at + count), slice(pixel, pixel + count)))
                 at += count
             yield axis, pieces

@@ -174,7 +174,7 @@ def test_a_patch_that_is_too_large_is_declined():
     assert im2colx.conv2d(x, w, method="implicit").shape == (1, 1, 1, 1)  # without padding nothing is copied
     assert im2colx.conv2d(x, w, pad=1).shape == (1, 1, 3, 3)  # "auto" takes another
     with pytest.raises(ValueError, match="a thread of it needs [0-9,]+ bytes"):
-        im2colx.conv2d_grad_weight(np.zeros((210, 210)), np.zeros((11, 11)), (200, 200), method="implicit")
+        im2colx.conv2d_grad_weight(np.zeros((710, 710)), np.zeros((11, 11)), (700, 700), method="implicit")
 
 
 def test_the_workspace_is_bounded():

@@ -58,7 +58,7 @@ def test_patch_matrix_selections():
     with pytest.raises(TypeError, match="p must be an integer"):
         phi.index(0.5, 0)
     with pytest.raises(ValueError, match="copy"):
-        np.asarray(phi, copy=False)
+        phi.__array__(copy=False)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -151,7 +151,7 @@ def test_the_transpose():
         with pytest.raises(ValueError, match="cannot be multiplied by"):
             product()
     with pytest.raises(ValueError, match="Φᵀ is not stored"):
-        np.asarray(across, copy=False)
+        across.__array__(copy=False)
 
 
 def test_products_with_the_transpose_are_gradients():
