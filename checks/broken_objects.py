@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from arrays import Raw
 from call import NAMES, Call
 from refusals import TV, T, V, integer, resized
@@ -20,7 +22,8 @@ def of_objects(r, scene, call):
             made = call.changed(x=resized(x, axis, x.values.shape[axis] + 1))
             made.errors, made.mentions, made.shows = V, ("x has",), (str(made.values["x"].values.shape),)
         elif other == "dtype" and "dtype" in call.values["call"][1]:
-            made = call.changed(x=x._replace(dtype="<c8" if x.dtype != "<c8" else "<f4", values=x.values._replace(kind="ones")))
+            other = "<f4" if np.dtype(x.dtype).newbyteorder("=") == np.complex64 else "<c8"
+            made = call.changed(x=x._replace(dtype=other, values=x.values._replace(kind="ones")))
             made.errors, made.mentions, made.shows = T, ("x has",), ("dtype",)
         else:
             made = call.changed(x=r.choice((None, Raw("BadArray()"), "abc", Raw("np.ma.masked_array([1])"))))
