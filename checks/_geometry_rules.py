@@ -143,8 +143,10 @@ def slab(g, channels, is_cut, is_last, itemsize, *out):
     all_elements = np.where(is_last == 1, stride, channels * right)
     is_had = all_elements < TOO_LARGE
     conditions += [elements == np.minimum(all_elements, TOO_LARGE), ~is_had | (channel == right)]
-    ends = [(g[f"output{a}"] - 1) * g[f"stride{a}"] + (g[f"kernel{a}"] - 1) * g[f"dilation{a}"] - g[f"pad{a}"] for a in range(AXES)]
-    is_padded = sum((g[f"pad{a}"] > 0) | (ends[a] >= g[f"image{a}"]) for a in range(AXES)) > 0
+    is_padded = False
+    for a in range(AXES):
+        end = (g[f"output{a}"] - 1) * g[f"stride{a}"] + (g[f"kernel{a}"] - 1) * g[f"dilation{a}"] - g[f"pad{a}"]
+        is_padded = is_padded | (g[f"pad{a}"] > 0) | (end >= g[f"image{a}"])
     conditions.append((needs_padding == 1) == is_padded)
     conditions.append(np.where(is_had, (last >= 0) & (last < all_elements), last == -1))
     conditions.append(~is_had | (is_cut == 1) | (last == sum(far) + (channels - 1) * right))

@@ -54,8 +54,9 @@ def crossed(rng, columns, count):
     left = max(share, count - sum(map(len, parts)))
     rows = np.stack([rng.choice(values, left) for values in columns], 1)
     # Beside the boundaries, any number of any length.
-    free = np.stack([(2.0 ** rng.uniform(0, math.log2(max(2, int(values.max()))), left)).astype(np.int64) for values in columns], 1)
-    free = np.stack([np.clip(column, values.min(), values.max()) for column, values in zip(free.T, columns, strict=True)], 1)
+    bits = [math.log2(max(2, int(values.max()))) for values in columns]
+    free = np.stack([(2.0 ** rng.uniform(0, most, left)).astype(np.int64) for most in bits], 1)
+    free = np.clip(free, [values.min() for values in columns], [values.max() for values in columns])
     return np.concatenate([*parts, np.where(rng.random(rows.shape) < 0.2, free, rows)])
 
 
@@ -87,7 +88,8 @@ def legal_geometries(rng, count):
         n = 4 * count
         g = np.empty((n, len(rules.NAMES)), np.int64)
         for axis in range(rules.AXES):
-            own = np.where(rng.random((n, 1)) < 0.7, small[rng.integers(len(small), size=n)], axes[rng.integers(len(axes), size=n)])
+            few, any_of = small[rng.integers(len(small), size=n)], axes[rng.integers(len(axes), size=n)]
+            own = np.where(rng.random((n, 1)) < 0.7, few, any_of)
             own[rng.random(n) < 0.35] = 1, 1, 1, 1, 1, 0
             g[:, 4 + axis :: rules.AXES] = own
         sizes = boundary(ELEMENT_BITS)
@@ -97,9 +99,8 @@ def legal_geometries(rng, count):
         g[:, 1:4] = np.maximum(g[:, 1:4], 1)
         exact = g.astype(float)
         batch, groups, channels, filters = np.maximum(exact[:, :4], 1).T
-        space = {name: np.maximum(exact[:, at : at + 3], 1).prod(1) for name, at in (("image", 4), ("kernel", 7), ("output", 10))}
-        arrays = (batch * groups * channels * space["image"], groups * filters * channels * space["kernel"],
-                  batch * groups * filters * space["output"])  # fmt: skip
+        image, kernel, output = (np.maximum(exact[:, at : at + 3], 1).prod(1) for at in (4, 7, 10))
+        arrays = batch * groups * channels * image, groups * filters * channels * kernel, batch * groups * filters * output
         legal = np.all([elements <= _geometry.MOST_ELEMENTS for elements in arrays], 0)
         kept.append(g[legal])
         found += len(kept[-1])
@@ -114,7 +115,8 @@ def with_columns(rng, rows, *columns):
 def somewhere(rng, count):
     """An index below each count: an end, or anywhere."""
     far = (rng.random(len(count)) * count).astype(np.int64)
-    return np.clip(np.choose(rng.integers(4, size=len(count)), [np.zeros_like(count), count - 1, count // 2, far]), 0, count - 1)
+    chosen = np.choose(rng.integers(4, size=len(count)), [np.zeros_like(count), count - 1, count // 2, far])
+    return np.clip(chosen, 0, count - 1)
 
 
 SIZES = boundary(62)
@@ -152,8 +154,18 @@ def _cut(rng, count):
 
 
 def _range(rng, count):
-    start = boundary(EXTENT_BITS)
-    return crossed(rng, [np.unique([start, -start]), boundary(EXTENT_BITS, 1), boundary(ELEMENT_BITS), boundary(ELEMENT_BITS)], count)
+    start, sizes = boundary(EXTENT_BITS), boundary(ELEMENT_BITS)
+    return crossed(rng, [np.unique([start, -start]), start[1:], sizes, sizes], count)
+
+
+def _slab(rng, count):
+    rows = legal_geometries(rng, count)
+    return with_columns(rng, np.column_stack([rows, rows[:, 2]]), (0, 1), (0, 1), (4, 8))
+
+
+def _convolution(rng, count):
+    rows = with_columns(rng, legal_geometries(rng, count), (0, 1), (0, 1), (1, 2, 3, 7, 64, 256, 100_000), (0, 1, 2))
+    return rows[(rows[:, -4] == 0) | (rows[:, -1] != 1)]  # pixels in lanes are for channels first
 
 
 def _bounded(rng, count):
@@ -188,14 +200,10 @@ ASKED = {
     "even_cut": _cut,
     "panels": lambda rng, n: with_columns(rng, crossed(rng, [boundary(ELEMENT_BITS, 1), np.array([1])], n)[:, :1], (0, 1)),
     "sums": lambda rng, n: with_columns(rng, legal_geometries(rng, n), (0, 1)),
-    "slab": lambda rng, n: (lambda rows: np.column_stack([rows, rows[:, 2], with_columns(rng, rows, (0, 1), (0, 1), (4, 8))[:, -3:]]))(
-        legal_geometries(rng, n)
-    ),
+    "slab": _slab,
     "phases": lambda rng, n: _axis(rng, n),
     "classes": legal_geometries,
-    "convolution": lambda rng, n: (lambda rows: rows[(rows[:, -4] == 0) | (rows[:, -1] != 1)])(
-        with_columns(rng, legal_geometries(rng, n), (0, 1), (0, 1), (1, 2, 3, 7, 64, 256, 100_000), (0, 1, 2))
-    ),
+    "convolution": _convolution,
     "packed": lambda rng, n: with_columns(rng, legal_geometries(rng, n), (0, 1)),
     "blocks": _blocks,
 }
@@ -236,7 +244,7 @@ def check_probe(report, probes, name, rows):
         part, reports = rows[begin : begin + BATCH], probes.reports
         out = probes(name, part)
         if probes.reports > reports:
-            report.fail(f"{name}: UndefinedBehaviorSanitizer reports a number that wraps (above), in tuples {begin} to {begin + len(part)}")
+            report.fail(f"{name}: a number wraps, says UndefinedBehaviorSanitizer above; tuples {begin} to {begin + len(part)}")
         columns = [column.astype(object) for column in part.T]
         if len(columns) >= len(rules.NAMES):
             columns = [dict(zip(rules.NAMES, columns, strict=False)), *columns[len(rules.NAMES) :]]
@@ -324,7 +332,8 @@ def check_resolve(report, rng, count):
         output = [(size - span) // s + 1 for span, size, s in zip(spans, padded, stride, strict=True)]
         y = (batch, *output, groups * filters) if layout == "NHWC" else (batch, groups * filters, *output)
         legal &= all(math.prod(max(1, size) for size in shape) <= _geometry.MOST_ELEMENTS for shape in (x, w, y))
-        if not report.check(refused != legal, lambda a=arguments: f"resolve{a}: {'refused' if refused else 'let through'}") or refused:
+        verdict = "refused" if refused else "let through"
+        if not report.check(refused != legal, f"resolve{arguments}: {verdict}") or refused:
             continue
         taps, outputs = kernel[0] * kernel[1], output[0] * output[1]
         right = (g.x_shape, g.w_shape, g.y_shape) == (x, w, y) and (g.taps, g.outputs) == (taps, outputs)
@@ -342,7 +351,8 @@ def check_resolve(report, rng, count):
                     end = min(output[axis], max(0, -((start - image[axis]) // stride[axis])))
                     report.check(found == max(0, end - first), lambda a=arguments: f"outputs_inside of resolve{a}: {counts}")
         if max(*image, *kernel, *output) <= 8:
-            report.check(_most_overlaps(g) >= overlaps(g), lambda a=arguments: f"_most_overlaps of resolve{a} is {_most_overlaps(g)}")
+            most = _most_overlaps(g)
+            report.check(most >= overlaps(g), f"_most_overlaps of resolve{arguments} is {most}")
 
 
 def main():

@@ -147,7 +147,8 @@ class Sanitized:
         for name, which in tests.items():
             file = f"tests/test_{name}.py"
             with tempfile.TemporaryDirectory() as logs:
-                command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *(["-k", which] if which else [])]
+                command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+                command += ["-k", which] if which else []
                 code, output, found = self.run(command, level, logs)
             counted = re.search(r"(\d+) passed", output)
             if code == 0 and not found and counted:
@@ -164,7 +165,8 @@ class Sanitized:
             self.report.passed(calls)
             self.report.say(f"fuzz, {level}: {last(output, 1)}")
         else:
-            self.report.fail(f"fuzz, {level}, exit code {code}: {' '.join(command)}\n{last(output)}\n{last(''.join(found))[:6000]}")
+            found = last("".join(found))[:6000]
+            self.report.fail(f"fuzz, {level}, exit code {code}: {' '.join(command)}\n{last(output)}\n{found}")
 
 
 def main():

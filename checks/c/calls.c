@@ -33,10 +33,12 @@ static atomic_long compared[METHODS], stopped, declined;
 static void describe(FILE *to, const void *what)
 {
     const problem *p = what;
-    static const char *const methods[] = {"loops", "tile", "whole", "implicit"}, *const ops[] = {"forward", "grad_input", "grad_weight"};
+    static const char *const methods[] = {"loops", "tile", "whole", "implicit"};
+    static const char *const ops[] = {"forward", "grad_input", "grad_weight"};
     fprintf(to, "call %td: %s, %s, %s, channels %s, %d threads, bias %d, workspace %zu, orientation %d, packed %d, finite %d, ",
-            p->number, ops[p->call.op], methods[p->method], type_name(p->call.type), p->order ? "last" : "first", p->call.threads,
-            p->call.bias != NULL, p->product.workspace_bytes, p->implicit.orientation, p->is_packed, p->implicit.is_finite);
+            p->number, ops[p->call.op], methods[p->method], type_name(p->call.type), p->order ? "last" : "first",
+            p->call.threads, p->call.bias != NULL, p->product.workspace_bytes, p->implicit.orientation,
+            p->is_packed, p->implicit.is_finite);
     print_geometry(to, &p->call.geometry);
 }
 
@@ -61,7 +63,8 @@ static int choose(randoms *r, problem *p, const array *w)
     const im2colx_geometry *g = &p->call.geometry;
     wide phi = (wide)g->batch * g->groups * g->channels;
     for (int axis = 0; axis < AXES; axis++) phi *= (wide)g->output[axis] * g->kernel[axis];
-    p->product = (im2colx_product_options){matmul_of(p->call.type), p->order, PTRDIFF_MAX, (size_t)boundary(r, 22), p->method == WHOLE};
+    p->product = (im2colx_product_options){matmul_of(p->call.type), p->order, PTRDIFF_MAX, (size_t)boundary(r, 22),
+                                           p->method == WHOLE};
     if (one_in(r, 8)) p->product.largest = between(r, 1, 50);
     p->implicit = (im2colx_implicit_options){.order = p->order, .is_finite = one_in(r, 2) && is_finite_array(w)};
     if (p->method == WHOLE) return phi <= MOST_PHI;
@@ -109,6 +112,9 @@ static void compare(const problem *p, const array *x, const array *w, const arra
     free(expected);
 }
 
+/* Which operation writes x, w and y. */
+static const im2colx_op writes[] = {IM2COLX_GRAD_INPUT, IM2COLX_GRAD_WEIGHT, IM2COLX_FORWARD};
+
 static void one_call(uint64_t seed, ptrdiff_t number)
 {
     randoms random = randoms_of(seed, (uint64_t)number), *r = &random;
@@ -132,7 +138,7 @@ static void one_call(uint64_t seed, ptrdiff_t number)
     array a[3];
     for (int i = 0; i < 3; i++) {
         const char which = "xwy"[i];
-        const int is_target = p.call.op == (which == 'x' ? IM2COLX_GRAD_INPUT : which == 'w' ? IM2COLX_GRAD_WEIGHT : IM2COLX_FORWARD);
+        const int is_target = p.call.op == writes[i];
         const int is_contiguous = is_product && (which != 'x' || is_target);
         counts_of(g, which, count);
         a[i] = make_array(r, p.call.type, which, count, is_contiguous || one_in(r, 2) ? packed_axes : ANY, !is_target);
@@ -156,7 +162,7 @@ static void one_call(uint64_t seed, ptrdiff_t number)
             fail("the status is %d", (int)status);
         }
         for (int i = 0; i < 3; i++)
-            if (!is_intact(&a[i], p.call.op == (i == 0 ? IM2COLX_GRAD_INPUT : i == 1 ? IM2COLX_GRAD_WEIGHT : IM2COLX_FORWARD)))
+            if (!is_intact(&a[i], p.call.op == writes[i]))
                 fail("what is not an element of the result in %c has changed", "xwy"[i]);
     } else {
         atomic_fetch_add(&declined, 1);
@@ -208,8 +214,9 @@ int main(int count, char **argument)
         free(thread);
     }
     const long all = compared[LOOPS] + compared[TILE] + compared[WHOLE] + compared[IMPLICIT];
-    printf("%ld compared: %ld loops, %ld tile, %ld whole, %ld implicit; %ld others; %ld stopped; %ld declined\n", all,
-           compared[LOOPS], compared[TILE], compared[WHOLE], compared[IMPLICIT], others_compared(), (long)stopped, (long)declined);
+    printf("%ld compared: %ld loops, %ld tile, %ld whole, %ld implicit; %ld others; %ld stopped; %ld declined\n",
+           all, compared[LOOPS], compared[TILE], compared[WHOLE], compared[IMPLICIT],
+           others_compared(), (long)stopped, (long)declined);
     if (failures()) printf("%d failures\n", failures());
     return failures() || (count < 6 && (!all || !others_compared() || !stopped)) ? 1 : 0;
 }

@@ -125,7 +125,8 @@ PROBE(classes, NUMBERS, 1 + MOST_CLASSES * 10) /* how many; of each the outputs 
 PROBE(slab, NUMBERS + 4, 16) /* channels, cut into phases, channels last, bytes of an element: for all outputs */
 {
     const im2colx_geometry g = geometry_of(in);
-    const slab_layout l = layout_of_slab(&g, in[NUMBERS], g.output, (int)in[NUMBERS + 1], (int)in[NUMBERS + 2], in[NUMBERS + 3]);
+    const slab_layout l = layout_of_slab(&g, in[NUMBERS], g.output, (int)in[NUMBERS + 1], (int)in[NUMBERS + 2],
+                                         in[NUMBERS + 3]);
     memcpy(out, l.space, sizeof l.space);
     memcpy(out + 3, l.step, sizeof l.step);
     memcpy(out + 6, l.phases, sizeof l.phases);
@@ -194,8 +195,8 @@ PROBE(convolution, NUMBERS + 4, 18) /* channels last, type, threads, orientation
 {
     const int is_last = (int)in[NUMBERS];
     const im2colx_call call = call_of(in, is_last, (im2colx_type)in[NUMBERS + 1], IM2COLX_FORWARD, (int)in[NUMBERS + 2]);
-    const im2colx_implicit_options options = {.order = (im2colx_order)is_last, .orientation = (im2colx_orientation)in[NUMBERS + 3],
-                                              .is_finite = 1};
+    const im2colx_implicit_options options = {
+        .order = (im2colx_order)is_last, .orientation = (im2colx_orientation)in[NUMBERS + 3], .is_finite = 1};
     const convolution s = choose_convolution(&call, &options, call.geometry.filters * call.w.outer, OUTSIDE_IS_ZERO);
     memcpy(out, s.band, sizeof s.band);
     memcpy(out + 3, s.bands, sizeof s.bands);
@@ -217,7 +218,8 @@ PROBE(blocks, NUMBERS + 6, 10) /* channels last, type, op, threads, workspace, w
 {
     const int is_last = (int)in[NUMBERS], threads = (int)in[NUMBERS + 3];
     const im2colx_call call = call_of(in, is_last, (im2colx_type)in[NUMBERS + 1], (im2colx_op)in[NUMBERS + 2], threads);
-    const im2colx_product_options how = {NULL, (im2colx_order)is_last, PTRDIFF_MAX, (size_t)in[NUMBERS + 4], (int)in[NUMBERS + 5]};
+    const im2colx_product_options how = {NULL, (im2colx_order)is_last, PTRDIFF_MAX, (size_t)in[NUMBERS + 4],
+                                         (int)in[NUMBERS + 5]};
     const product s = choose_blocks(&call, &how);
     out[0] = s.images, out[1] = s.patches, out[2] = s.patch_step, out[3] = s.channel_step, out[4] = s.tap_step;
     out[5] = s.channel_part, out[6] = s.filter_part, out[7] = s.tile_elements, out[8] = s.threads;

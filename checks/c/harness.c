@@ -82,7 +82,8 @@ static im2colx_geometry no_space(randoms *r)
     im2colx_geometry g = {.batch = between(r, 1, 3), .groups = 1 + one_in(r, 3) * between(r, 0, 2)};
     g.channels = one_in(r, 8) ? between(r, 1, 40) : between(r, 1, 5);
     g.filters = one_in(r, 8) ? between(r, 1, 70) : between(r, 1, 9);
-    for (int axis = 0; axis < AXES; axis++) g.image[axis] = g.kernel[axis] = g.output[axis] = g.stride[axis] = g.dilation[axis] = 1;
+    for (int axis = 0; axis < AXES; axis++)
+        g.image[axis] = g.kernel[axis] = g.output[axis] = g.stride[axis] = g.dilation[axis] = 1;
     return g;
 }
 

@@ -21,8 +21,8 @@ typedef struct {
 static void describe(FILE *to, const void *what)
 {
     const other *o = what;
-    fprintf(to, "other call %td: %s (%td, %td, %td, %td, %td, %td) ", o->number, o->name, o->detail[0], o->detail[1], o->detail[2],
-            o->detail[3], o->detail[4], o->detail[5]);
+    fprintf(to, "other call %td: %s (%td, %td, %td, %td, %td, %td) ", o->number, o->name,
+            o->detail[0], o->detail[1], o->detail[2], o->detail[3], o->detail[4], o->detail[5]);
     print_geometry(to, &o->geometry);
 }
 
@@ -71,7 +71,8 @@ static void patch_matrix(randoms *r, other *o)
     counts_of(g, 'x', count);
     array x = make_array(r, type, 'x', count, ANY, 1);
     char *phi = need(rows * columns * size);
-    if (im2colx_im2col(g, &x.tensor, (size_t)size, (im2colx_order)is_last, begin, end, transposed, phi, threads, NULL)) fail("a status");
+    if (im2colx_im2col(g, &x.tensor, (size_t)size, (im2colx_order)is_last, begin, end, transposed, phi, threads, NULL))
+        fail("a status");
     int wrong = 0;
     for (ptrdiff_t p = begin; p < end && !wrong; p++)
         for (ptrdiff_t q = 0; q < columns && !wrong; q++) {
@@ -124,7 +125,8 @@ static void adjoint(randoms *r, other *o)
 static void gram(randoms *r, other *o)
 {
     const im2colx_type type = (im2colx_type)between(r, 0, IM2COLX_I64);
-    const ptrdiff_t rows = between(r, 1, 20), columns = between(r, 1, one_in(r, 3) ? 130 : 40), size = (ptrdiff_t)im2colx_itemsize(type);
+    const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(type);
+    const ptrdiff_t rows = between(r, 1, 20), columns = between(r, 1, one_in(r, 3) ? 130 : 40);
     const int transposed = one_in(r, 2), threads = (int)between(r, 1, 5);
     memcpy(o->detail, (ptrdiff_t[]){type, rows, columns, transposed, threads, 0}, sizeof o->detail);
     const ptrdiff_t count[ARRAY_AXES] = {rows, columns, 1, 1, 1};
@@ -134,14 +136,17 @@ static void gram(randoms *r, other *o)
         for (ptrdiff_t j = 0; j < columns; j++)
             store(type, flat + (transposed ? j * rows + i : i * columns + j) * size, get(&tile, (ptrdiff_t[]){i, j, 0, 0, 0}));
     for (int turn = 0; turn < 2; turn++) /* the same tile twice */
-        if (im2colx_gram_add(matmul_of(type), type, rows, columns, flat, transposed, turn, result, threads, NULL)) fail("a status");
+        if (im2colx_gram_add(matmul_of(type), type, rows, columns, flat, transposed, turn, result, threads, NULL))
+            fail("a status");
     im2colx_gram_finish(type, columns, transposed, result);
     int wrong = 0;
     for (ptrdiff_t i = 0; i < columns && !wrong; i++)
         for (ptrdiff_t j = 0; j < columns && !wrong; j++) {
             value sum = 0;
-            for (ptrdiff_t l = 0; l < rows; l++)
-                sum += 2 * times(type, conj(get(&tile, (ptrdiff_t[]){l, i, 0, 0, 0})), get(&tile, (ptrdiff_t[]){l, j, 0, 0, 0}));
+            for (ptrdiff_t l = 0; l < rows; l++) {
+                const ptrdiff_t at_i[ARRAY_AXES] = {l, i}, at_j[ARRAY_AXES] = {l, j};
+                sum += 2 * times(type, conj(get(&tile, at_i)), get(&tile, at_j));
+            }
             wrong = !same(load(type, result + (i * columns + j) * size), sum);
             if (wrong) fail("(%td, %td) is wrong", i, j);
         }
@@ -236,7 +241,8 @@ static state make_state(randoms *r, im2colx_pass_call *pass, ptrdiff_t count)
 }
 
 /* Whether `after` is what the pass makes of `before` and in[j] = from(what, j); Adam's square root is rounded. */
-static void check_state(const im2colx_pass_call *pass, char *const before[], char *const after[], const value *in, ptrdiff_t count)
+static void check_state(const im2colx_pass_call *pass, char *const before[], char *const after[], const value *in,
+                        ptrdiff_t count)
 {
     const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(pass->type);
     const double bar = pass->pass == IM2COLX_ADAM ? (pass->type == IM2COLX_F32 ? 1e-5 : 1e-13) : 0;
@@ -261,7 +267,8 @@ static im2colx_pass_call make_pass(randoms *r, int kinds, im2colx_type type, int
 
 static void vectors(randoms *r, other *o)
 {
-    const ptrdiff_t counts[] = {1, between(r, 1, 70), between(r, 1, 2000), between(r, 16000, 35000)}, count = counts[between(r, 0, 3)];
+    const ptrdiff_t counts[] = {1, between(r, 1, 70), between(r, 1, 2000), between(r, 16000, 35000)};
+    const ptrdiff_t count = counts[between(r, 0, 3)];
     im2colx_pass_call pass = make_pass(r, IM2COLX_PASSES, (im2colx_type)between(r, 0, 1), (int)between(r, 1, 5));
     const ptrdiff_t size = (ptrdiff_t)im2colx_itemsize(pass.type);
     memcpy(o->detail, (ptrdiff_t[]){pass.pass, pass.type, count, pass.threads, 0, 0}, sizeof o->detail);

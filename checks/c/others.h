@@ -1,5 +1,5 @@
-/* What is not a convolution: the patch matrix, its adjoint and its Gram matrix, the sparse matrix of a convolution, products and
- * passes of networks, and the pool by itself. */
+/* What is not a convolution: the patch matrix, its adjoint and its Gram matrix, the sparse matrix of a convolution, products
+ * and passes of networks, and the pool by itself. */
 #ifndef OTHERS_H
 #define OTHERS_H
 

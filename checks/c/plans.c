@@ -31,14 +31,14 @@ static void describe(FILE *to, const void *what)
     static const char *const ops[] = {"forward", "grad_input", "grad_weight"};
     fprintf(to, "call %td: %s, ", p->number, p->question);
     if (!strcmp(p->question, "gemm workspace")) {
-        fprintf(to, "%s, m %td, n %td, k %td, strides of a %td and %td, of b %td and %td, %d threads, step %d", type_name(p->gemm.type),
-                p->gemm.m, p->gemm.n, p->gemm.k, p->gemm.a.row, p->gemm.a.column, p->gemm.b.row, p->gemm.b.column, p->gemm.threads,
-                p->gemm.step != NULL);
+        fprintf(to, "%s, m %td, n %td, k %td, strides of a %td and %td, of b %td and %td, %d threads, step %d",
+                type_name(p->gemm.type), p->gemm.m, p->gemm.n, p->gemm.k, p->gemm.a.row, p->gemm.a.column, p->gemm.b.row,
+                p->gemm.b.column, p->gemm.threads, p->gemm.step != NULL);
         return;
     }
-    fprintf(to, "%s, %s, channels %s, %d threads, workspace %zu, whole %d, orientation %d, packed %d, finite %d, ", ops[p->call.op],
-            type_name(p->call.type), p->order ? "last" : "first", p->call.threads, p->product.workspace_bytes, p->product.whole,
-            p->implicit.orientation, p->implicit.packed != NULL, p->implicit.is_finite);
+    fprintf(to, "%s, %s, channels %s, %d threads, workspace %zu, whole %d, orientation %d, packed %d, finite %d, ",
+            ops[p->call.op], type_name(p->call.type), p->order ? "last" : "first", p->call.threads, p->product.workspace_bytes,
+            p->product.whole, p->implicit.orientation, p->implicit.packed != NULL, p->implicit.is_finite);
     print_geometry(to, &p->call.geometry);
 }
 
