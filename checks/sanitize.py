@@ -45,7 +45,8 @@ PROGRAMS = {
     "calls": ["harness.c", "arrays.c", "calls.c", "others.c"],
     "plans": ["harness.c", "arrays.c", "plans.c"],
 }
-PLANNING_MICROSECONDS = 1000  # in the release build; the sanitizers take up to ten times as long
+PLANNING_MICROSECONDS = 1000  # in the release build
+SLOWER = 10  # the sanitizers, and more where Python starts
 CALLERS = 4
 
 
@@ -94,7 +95,7 @@ def check_core(report, seed, sizes, levels):
         if link and not has_sanitizer(report, kind, link):
             continue
         made = native.build(f"c-{kind}", PROGRAMS, flags, link)
-        slower = 10 if link else 1
+        slower = SLOWER if link else 1
         for number, level in enumerate(reversed(levels)):
             if plans:
                 bar = slower * PLANNING_MICROSECONDS
@@ -160,7 +161,8 @@ class Sanitized:
     def check_fuzz(self, calls, seed, level):
         with tempfile.TemporaryDirectory() as logs:
             command = [sys.executable, "checks/fuzz.py", "--path", str(self.path), "--calls", str(calls), "--seed", str(seed)]
-            code, output, found = self.run([*command, "--isa", level], level, logs)
+            command += ["--isa", level, "--slower", str(2 * SLOWER)]
+            code, output, found = self.run(command, level, logs)
         if code == 0 and not found:
             self.report.passed(calls)
             self.report.say(f"fuzz, {level}: {last(output, 1)}")

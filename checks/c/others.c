@@ -138,7 +138,7 @@ static void gram(randoms *r, other *o)
     for (int turn = 0; turn < 2; turn++) /* the same tile twice */
         if (im2colx_gram_add(matmul_of(type), type, rows, columns, flat, transposed, turn, result, threads, NULL))
             fail("a status");
-    im2colx_gram_finish(type, columns, transposed, result);
+    if (im2colx_gram_finish(type, columns, transposed, result, threads, NULL)) fail("a status");
     int wrong = 0;
     for (ptrdiff_t i = 0; i < columns && !wrong; i++)
         for (ptrdiff_t j = 0; j < columns && !wrong; j++) {
