@@ -29,13 +29,17 @@ ADDRESS = "-fsanitize=address,undefined,float-cast-overflow"
 BOUNDS = ",bounds-strict"
 DEBUG = ["-fno-omit-frame-pointer", "-g", "-O1"]  # -O1 compiles in half the time of -O3
 
-# What runs in C.  Left out are tests that measure what the sanitizers change: memory (they keep back what is freed), and in
-# tests/test_threads.py and test_nn_trainer.py the time to an interrupt or a kill, of processes that start slowly.
-TESTS = ["bad_inputs", "bounds", "borders", "conv", "implicit", "plan", "patches", "patch_matrix", "matrix", "giants", "out",
-         "nn_kernels"]  # fmt: skip
-MORE_TESTS = ["same_bits", "spectrum", "equivalence", "explain", "nn_layers", "nn_model", "nn_optimizers", "nn_pooling",
-              "nn_losses", "nn_dropout"]  # fmt: skip
-SOME_TESTS = {"threads": "not fork and not interrupt and not ctrl_c and not signals"}  # full only
+# What runs in C: a file of tests → which of its tests; None: all.  Left out are those that measure what the sanitizers change:
+# memory, because they keep back what is freed, and the time to an interrupt or a kill, of processes that start slowly.
+TESTS = dict.fromkeys(
+    ["bad_inputs", "bounds", "borders", "conv", "implicit", "plan", "patches", "giants", "out", "nn_kernels"]
+)
+MORE_TESTS = TESTS | {"patch_matrix": "not memory"} | dict.fromkeys(
+    ["matrix", "same_bits", "spectrum", "equivalence", "explain", "nn_layers", "nn_model", "nn_optimizers", "nn_pooling",
+     "nn_losses", "nn_dropout"]
+)  # fmt: skip
+# On the best instruction set only, for it waits for processes.
+SLOW_TESTS = {"threads": "not fork and not interrupt and not ctrl_c and not signals"}
 
 # Of each instruction set: calls and races in C, plans.  Fuzzed calls: of all together.
 QUICK = {"calls": 2_000, "races": 600, "plans": 100_000, "fuzz": 5_000}
@@ -185,9 +189,9 @@ def main():
         sanitized = Sanitized(report)
         for number, level in enumerate(reversed(levels)):
             if options.only != "fuzz" and (number == 0 or not options.quick):
-                sanitized.check_tests(dict.fromkeys(TESTS if options.quick else TESTS + MORE_TESTS), level)
+                sanitized.check_tests(TESTS if options.quick else MORE_TESTS, level)
             if options.only != "fuzz" and number == 0 and not options.quick:
-                sanitized.check_tests(SOME_TESTS, level)
+                sanitized.check_tests(SLOW_TESTS, level)
             if options.only != "tests":
                 sanitized.check_fuzz(sizes["fuzz"] // len(levels), options.seed + number, level)
     return report.finish()
