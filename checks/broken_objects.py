@@ -68,7 +68,7 @@ def of_objects(r, scene, call):
     ):
         # An entry that no patch reads, or another weight for one patch only.
         made = call.changed()
-        made.template = "fc_to_conv(np.vander(np.arange(2.0, 2 + {rows}), {columns}), {call})"
+        made.template = "fc_to_conv(np.vander(np.linspace(1, 2, {rows}), {columns}), {call})"
         case = scene.case
         made.values |= {"rows": case.f * math.prod(scene.output), "columns": case.c * case.h * case.w}
         if made.values["rows"] < 2 or made.values["columns"] < 2 or 1 in scene.output or case.kernel == (1, 1):

@@ -168,7 +168,8 @@ im2colx_status implicit_grad_weight(const im2colx_call *call, im2colx_order orde
         const double vectors = (double)divide_up(g->filters, s.kernel->lanes), columns = (double)(g->channels * s.taps);
         const double outputs = (double)(g->batch * g->groups) * (double)outputs_of(g);
         facts_only->workspace_bytes = bytes;
-        facts_only->cycles = outputs * vectors * (columns / 2 + 20);
+        /* A vector of filters is packed in 10 cycles, an output's places cost 60; one vector alone waits for its sums. */
+        facts_only->cycles = outputs * (vectors * (columns / 2 * (vectors < 2 ? 1.5 : 1) + 10) + 60);
         facts_only->multiply_adds = outputs * columns * (double)g->filters;
         facts_only->tasks = tasks * s.parts;
         facts_only->convolutions = 1;
