@@ -1,5 +1,6 @@
 """Legal giants: strides, pads and dilations of any size are right, bounded in memory, and planned in no time."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -98,6 +99,51 @@ def test_planning_takes_no_time(x_shape, w_shape, arguments, op, layout):
     assert time.process_time() - start < 1  # a loop over any of these numbers takes minutes
     if found.method.name == "implicit":
         assert found.problem.workspace_nbytes() <= 2 * _core.IMPLICIT_BYTES
+
+
+# A geometry that is within the bounds of csrc/bounds.c, and values of a field that are just within and just beyond them.
+WITHIN = resolve((1, 1, 1, 1), (1, 1, 1, 1), 1, 0, 1, 1, "NCHW")
+BOUNDS = [
+    ({"batch": 0}, {"batch": -1}),
+    ({"batch": 2**48}, {"batch": 2**48 + 1}),
+    ({"channels": 2**48}, {"channels": 2**48 + 1}),
+    ({"channels": 1}, {"channels": 0}),
+    ({"filters": 2**48}, {"filters": 2**48 + 1}),
+    ({"filters": 1}, {"filters": 0}),
+    ({"groups": 2, "channels": 2, "filters": 2}, {"groups": -1, "channels": -1, "filters": -1}),
+    ({"image": (0, 2**48)}, {"image": (-1, 1)}),
+    ({"image": (1, 2**48)}, {"image": (1, 2**48 + 1)}),
+    ({"image": (2**24, 2**24)}, {"image": (2**24, 2**24 + 1)}),
+    ({"image": (2**32, 2**16)}, {"image": (2**32, 2**32)}),
+    ({"kernel": (1, 2**48)}, {"kernel": (1, 2**48 + 1)}),
+    ({"kernel": (1, 1)}, {"kernel": (0, 1)}),
+    ({"kernel": (1, 2), "filters": 2**47}, {"kernel": (1, 2), "filters": 2**47 + 1}),
+    ({"output": (2**48, 1)}, {"output": (2**48 + 1, 1)}),
+    ({"output": (1, 1)}, {"output": (1, 0)}),
+    ({"output": (1, 2), "batch": 2**47}, {"output": (1, 2), "batch": 2**47 + 1}),
+    ({"stride": (1, 2**50)}, {"stride": (1, 2**50 + 1)}),
+    ({"stride": (1, 1)}, {"stride": (0, 1)}),
+    ({"dilation": (2**50, 1)}, {"dilation": (2**50 + 1, 1)}),
+    ({"dilation": (1, 1)}, {"dilation": (1, 0)}),
+    ({"pad": ((2**50, 0), (0, 0))}, {"pad": ((2**50 + 1, 0), (0, 0))}),
+    ({"pad": ((0, 0), (0, 0))}, {"pad": ((0, 0), (-1, 0))}),
+    ({"output": (1, 3), "stride": (1, 2**49)}, {"output": (1, 3), "stride": (1, 2**49 + 1)}),
+    ({"kernel": (3, 1), "dilation": (2**49, 1)}, {"kernel": (3, 1), "dilation": (2**49 + 1, 1)}),
+    (
+        {"kernel": (2, 1), "dilation": (2**49, 1), "output": (2, 1), "stride": (2**49, 1)},
+        {"kernel": (2, 1), "dilation": (2**49, 1), "output": (2, 1), "stride": (2**49 + 1, 1)},
+    ),
+    ({"output": (1, 2)}, {"output": (1, 2**48), "stride": (1, 2**50)}),
+    ({"kernel": (1, 2)}, {"kernel": (1, 2**48), "dilation": (1, 2**50)}),
+]
+
+
+@pytest.mark.parametrize(("within", "beyond"), BOUNDS, ids=str)
+def test_the_bounds_of_the_c_core(within, beyond):
+    """What im2colx/_geometry.py never lets through, C refuses once more: each bound holds to the number."""
+    _core.Problem(dataclasses.replace(WITHIN, **within), "forward", "f4", "loops", 0, 1)
+    with pytest.raises(SystemError, match="a geometry beyond the bounds of the C core"):
+        _core.Problem(dataclasses.replace(WITHIN, **beyond), "forward", "f4", "loops", 0, 1)
 
 
 def test_many_channels_of_few_pixels_stay_within_the_promise():

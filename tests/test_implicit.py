@@ -280,3 +280,12 @@ def test_the_bands_of_grad_weight_do_not_depend_on_threads():
         im2colx.conv2d_grad_weight(x, grad, (70, 113, 3, 3), pad=1, method="implicit", threads=threads) for threads in (1, 3, 5)
     ]
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("isa", _core.instruction_sets())
+def test_burn_counts_its_operations(isa, restored_isa):
+    """Sixteen vectors of multiply-adds a round, of twice as many float32 as float64."""
+    assert _core.set_isa(isa)
+    lanes = {"scalar": 1, "avx2": 8, "avx512": 16}.get(isa, 4)
+    assert _core.burn("f4", 3) == 3 * 2 * 16 * lanes
+    assert _core.burn("f8", 3) == 3 * 2 * 16 * max(1, lanes // 2)
