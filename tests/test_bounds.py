@@ -62,6 +62,10 @@ for x_shape, w_shape, arguments in (((1, 40, 15, 17), (37, 40, 3, 3), (1, 1)), (
     for at_end in (False, True):
         x, w = small_integers(rng, x_shape, "float32"), small_integers(rng, w_shape, "float32")
         convolutions(x, w, (*arguments, 1, 1), "NCHW", at_end)
+# Three rows for two threads: the last share is shorter than a tile, whose vectors would end beyond x.
+for dtype, width in (("float64", 22), ("float32", 44)):
+    x, w = guarded(np.ones((1, 2600, 3, width), dtype), True), np.ones((6, 2600, 1, 1), dtype)
+    assert (im2colx.conv2d(x, w, method="implicit", threads=2) == 2600).all()
 for shape in ((7, 13, 65), (5, 50, 20), (128, 50, 100), (300, 37, 33), (3, 2100, 21)):
     for ta, tb, at_end, dtype in itertools.product((False, True), (False, True), (False, True), ("float32", "float64")):
         m, k, n = shape

@@ -262,3 +262,11 @@ def test_bad_arguments():
     matrix = conv_to_fc(w, (3, 4, 4), form="image").weights
     with pytest.raises(ValueError, match="bias holds nan or inf"):
         fc_to_conv(matrix, (3, 4, 4), w.shape, bias=np.full(18, np.nan), form="image")
+
+
+@pytest.mark.parametrize("form", ["patches", "image"])
+def test_the_format_is_checked_whatever_the_form(form):
+    w = np.ones((1, 1, 2, 2))
+    for format, error in (("CSR", ValueError), (None, TypeError), (("csr",), TypeError)):
+        with pytest.raises(error, match="format"):
+            im2colx.conv_to_fc(w, (1, 1, 3, 3), form=form, format=format)

@@ -183,3 +183,30 @@ def test_axes_of_one_element_may_have_any_stride():
         y = im2colx.conv2d(x, w, 2, 1, method=method)
         assert y.shape == (1, 1, 2, 2) and y.sum() == 0
         assert im2colx.conv2d(x, w, (2**33, 1), ((2**40, 2**40), 0), method=method, threads=1).sum() == (0 if 2**40 % 2**33 else 1)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "i1", ">f4", "f8"])
+def test_giants_that_were_broadcast_are_converted_once(dtype):
+    """Two outputs read two of 2^41 equal elements; a copy of all would take terabytes."""
+    x = np.broadcast_to(np.array(3, dtype), (1, 1, 2**41, 1))
+    y = im2colx.conv2d(x, 2 * np.ones((1, 1, 1, 1), "i1" if dtype == "i1" else "f4"), stride=(2**40, 1))
+    np.testing.assert_array_equal(y, [[[[6], [6]]]])
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_circular_operators_of_any_size(layout):
+    """On a circle of three pixels only the rest of a step by three counts."""
+    w = np.arange(1.0, 5.0).reshape((2, 2, 1, 1) if layout == "NHWC" else (1, 1, 2, 2))
+    x_shape = (3, 3, 1) if layout == "NHWC" else (1, 3, 3)
+    stride, pad, dilation = (2**39, 2**29), ((2**40, 1), (2, 2**31)), (2**20, 2**30)
+    operator = im2colx.ConvOperator(w, x_shape, stride, pad, dilation, layout=layout, boundary="circular")
+    rows, columns = operator.y_shape[:2] if layout == "NHWC" else operator.y_shape[1:]
+    assert (rows, columns) == (2, 3)
+    image, kernel = np.random.default_rng(0).integers(-9, 10, (3, 3)).astype(float), w.reshape(2, 2)
+    expected = np.zeros((rows, columns))
+    for a, b, u, v in np.ndindex(rows, columns, 2, 2):
+        i, j = a * stride[0] + u * dilation[0] - pad[0][0], b * stride[1] + v * dilation[1] - pad[1][0]
+        expected[a, b] += kernel[u, v] * image[i % 3, j % 3]
+    np.testing.assert_array_equal((operator @ image.ravel()).reshape(rows, columns), expected)
+    grad = np.arange(6.0)
+    assert grad @ (operator @ image.ravel()) == (operator.T @ grad) @ image.ravel()

@@ -280,3 +280,14 @@ def test_gram_takes_little_memory_whatever_the_batch(images, layout, dtype):
     """Φ of one image has 7 MB, of 16 images 115 MB; what BLAS packs, in its first call, is counted too."""
     command = [sys.executable, "-c", MEMORY, str(images), layout, dtype]
     assert float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < 16
+
+
+def test_an_index_whose_own_code_fails_is_a_type_error():
+    class Bad:
+        def __index__(self):
+            raise RuntimeError("no")
+
+    phi = im2colx.PatchMatrix(np.ones((3, 3)), 2)
+    for key in (Bad(), (0, Bad())):
+        with pytest.raises(TypeError, match="must be an integer"):
+            phi[key]
