@@ -16,13 +16,13 @@ PART = 1 << 17  # elements that are converted to a wider type at a time: 1 MB in
 LINE = 64  # bytes of a cache line, and of the longest vector: one that straddles two lines takes twice as long
 
 
-def empty(shape, dtype):
+def empty(shape, dtype, memory=np.empty):
     """An array with arbitrary contents that begins on a cache line (`numpy.empty` does not promise that)."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+    block = memory(size + LINE, np.uint8)
+    start = -block.ctypes.data % LINE
+    return block[start : start + size].view(dtype).reshape(shape)
 
 
 def copy(array):
@@ -33,10 +33,8 @@ def copy(array):
 
 
 def zeros(shape, dtype):
-    """An array of zeros that begins on a cache line."""
-    result = empty(shape, dtype)
-    result[...] = 0
-    return result
+    """An array of zeros that begins on a cache line.  Its pages come when they are first used, where Ctrl-C is heard."""
+    return empty(shape, dtype, np.zeros)
 
 
 class Room:
