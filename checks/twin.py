@@ -144,13 +144,13 @@ def differs(result, wanted, dtype, scalar=False):
     return f"at {at} is {result[at]!r}, but must be {right[at]!r}; {count} of {equal.size} elements differ"
 
 
-def near(result, wanted, tolerance):
-    """As `differs`, for floats that are rounded."""
+def near(result, wanted, tolerance, terms):
+    """As `differs`, for floats that are rounded: by `tolerance` of the largest, and as sums of `terms`, which may cancel, are."""
     result, wanted = np.asarray(result), np.asarray(wanted)
     if result.shape != wanted.shape:
         return f"has shape {result.shape}, but must have {wanted.shape}"
     worst = np.abs(result - wanted).max(initial=0)
-    if not worst <= tolerance * max(np.abs(wanted).max(initial=0), 1e-30):
+    if not worst <= tolerance * np.abs(wanted).max(initial=0) + 16 * np.finfo(float).eps * np.abs(terms).sum():
         return f"is {result}, but must be {wanted}"
     return None
 
