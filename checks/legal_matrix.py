@@ -253,7 +253,7 @@ def spectrum(r, scene):
         a = twin.matrix(values_of(values, "w"), scene, circular)
         right = np.linalg.svd(a.astype(np.complex128 if a.dtype.kind == "c" else np.float64), compute_uv=False)
         right = right[0] if isinstance(result, float) else right[: len(result)]
-        return twin.near(result, right, 2e-4, values_of(values, "w").astype(complex))  # tol is 1e-4, and two ways of rounding are allowed for
+        return twin.near(result, right, 2e-4, twin.exact(values_of(values, "w")).astype(complex))  # tol is 1e-4, and two ways of rounding are allowed for
 
     return Call(kind, template, verdict, call=spelled(r, kind, named))
 
