@@ -15,13 +15,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "checks")]
 
+import fuzz  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import scipy.sparse.linalg  # noqa: E402, F401  loaded once, not by every mutant
 import trials  # noqa: E402
 from test_implicit import LARGE, PADDED  # noqa: E402
+from trial import Trial  # noqa: E402
 
 import im2colx  # noqa: E402
 from im2colx import _core, _mutant  # noqa: E402
@@ -29,20 +31,21 @@ from im2colx._geometry import resolve  # noqa: E402
 
 MORE_MEMORY = 3 << 30  # bytes that a mutant may take beyond what is there at the fork
 LEAST_SECONDS = 1
+FUZZED = 12  # scenes of 48 calls
 
-# What a file is part of: trials (a function of tests/trials.py and, behind a colon, the kind of method), and the test files
-# that look at what trials do not: errors, memory, the public functions.  Cheap ones first.
-IMPLICIT = (["run_problem:implicit"], ["giants", "implicit", "plan", "memory", "bounds"])
+# What a file is part of: functions of tests/trials.py and, behind a colon, the kind of method; then the test files that look at
+# what neither these nor fuzzed calls do.
+IMPLICIT = (["run_problem:implicit"], [])
 PARTS = {
-    "im2colx/_geometry.py": ([], ["bad_inputs", "plan", "patches", "conv", "borders", "patch_matrix", "matrix"]),
-    "im2colx/_plan.py": ([], ["conv", "plan", "patches", "patch_matrix"]),
-    "csrc/bounds.c": (["run_problem:loops"], ["index_map", "giants"]),
-    "csrc/csr.c": (["run_csr"], ["matrix"]),
-    "csrc/im2col.c": (["run_im2col", "run_col2im"], ["patches", "patch_matrix"]),
-    "csrc/product.c": (["run_problem:tile", "run_problem:whole"], ["memory", "conv"]),
-    "csrc/patches.c": (["run_im2col", "run_col2im", "run_problem:tile", "run_problem:whole"], ["patches", "conv"]),
+    "im2colx/_geometry.py": ([], ["bad_inputs", "giants", "plan", "out", "borders", "patch_matrix", "matrix"]),
+    "im2colx/_plan.py": ([], ["plan", "conv"]),
+    "csrc/bounds.c": (["run_problem:loops"], ["giants"]),
+    "csrc/csr.c": (["run_csr"], []),
+    "csrc/im2col.c": (["run_im2col", "run_col2im"], []),
+    "csrc/product.c": (["run_problem:tile", "run_problem:whole"], []),
+    "csrc/patches.c": (["run_im2col", "run_col2im", "run_problem:tile", "run_problem:whole"], []),
     "csrc/index_map.h": (["run_problem:implicit", "run_csr", "run_im2col", "run_col2im", "run_problem:tile", "run_problem:loops"],
-                         ["patches", "conv"]),
+                         []),
 }  # fmt: skip
 
 
@@ -87,17 +90,30 @@ def failing_test(file):
     return lambda: pytest.main(["-x", "-q", "-p", "no:cacheprovider", str(file)]) != 0
 
 
-def stages_of(path, sets, with_tests):
+def failing_fuzz(is_python):
+    """A stage: whether a call of checks/fuzz.py fails, time apart."""
+    calls = [call for scene in range(FUZZED if is_python else 2 * FUZZED) for _, call in fuzz.calls_of(1, scene)]
+
+    def stage():
+        trial = Trial(planning_ms=1000, slower=100)
+        return any(trial.fault(call) for call in calls)
+
+    return stage
+
+
+def stages_of(path, sets):
     """The stages for a file, by name; each is a function that tells whether it noticed something."""
     which, tests = PARTS.get(path, IMPLICIT)
     which, stages = set(which), {}
     small, large, giants = sets
     if which:
-        stages = {"trials": failing(small, which), "large": failing(large if which & {"run_problem:implicit"} else large[:8], which), "giants": failing(giants, which, None, True)}
+        some = large if "run_problem:implicit" in which else large[:8]
+        stages = {"trials": failing(small, which), "large": failing(some, which), "giants": failing(giants, which, None, True)}
     if "run_problem:implicit" in which:
         for isa in _core.instruction_sets()[:-1]:
             stages[f"trials, {isa}"] = failing(small[:60] + large[::4], which, isa)
-    for name in tests if with_tests else []:
+    stages["fuzz"] = failing_fuzz(path.endswith(".py"))
+    for name in tests:
         stages[f"test_{name}.py"] = failing_test(ROOT / "tests" / f"test_{name}.py")
     return stages
 
@@ -142,14 +158,14 @@ def in_child(number, stage, seconds):
 
 def main():
     start = time.monotonic()
-    sets, with_tests = operands(), sys.argv[1] == "all"
+    sets = operands()
     known, costs, kills = {}, {}, {}
     print(f"ready {time.monotonic() - start:.0f}", flush=True)
     for line in sys.stdin:
         number, path = line.split()
         part = repr(PARTS.get(path, IMPLICIT))  # files of one part share what it costs
         if part not in known:
-            known[part], costs[part] = stages_of(path, sets, with_tests), {}
+            known[part], costs[part] = stages_of(path, sets), {}
         stages, cost = known[part], costs[part]
         for name in stages.keys() - cost.keys():
             noticed, cost[name] = in_child(0, stages[name], 300)

@@ -20,6 +20,8 @@ from common import BUILDS, ROOT, Report, arguments, build, environment_of
 
 SURVIVORS = Path(__file__).with_name("mutate_survivors.txt")
 
+ANY = "any"  # in place of a change: all changes of the line
+
 LEFT = BUILDS / "mutate_left.txt"  # those that are not explained, as entries for that file but for the reason
 
 # In an order in which each file finds its headers' mutations done.
@@ -84,7 +86,7 @@ def built(texts):
 
 
 def read_survivors():
-    """(file, line, change) → reason.  An entry is four lines, and an empty one behind it."""
+    """(file, line, change) → reason.  An entry is four lines, and an empty one behind it; ANY stands for all of its line's changes."""
     known = {}
     if not SURVIVORS.is_file():
         return known
@@ -102,9 +104,9 @@ def read_survivors():
 class Killers:
     """The process that tells which mutants are noticed."""
 
-    def __init__(self, target, without_tests):
+    def __init__(self, target):
         environment = environment_of(target, OPENBLAS_NUM_THREADS="1", MALLOC_PERTURB_="165")
-        command = [sys.executable, str(Path(__file__).with_name("_killers.py")), "trials" if without_tests else "all"]
+        command = [sys.executable, str(Path(__file__).with_name("_killers.py"))]
         self._process = subprocess.Popen(command, env=environment, cwd=ROOT, stdin=-1, stdout=-1, text=True)
         self._answer()
 
@@ -130,35 +132,35 @@ def main():
         "mutate", __doc__,
         only={"metavar": "TEXT", "help": "mutants of files and lines that contain TEXT, as 'slab.c' or 'csr.c:44'"},
         list={"action": "store_true", "help": "print the mutants, and run none"},
-        trials={"action": "store_true", "help": "leave out the test files: faster, but more survive"},
         again={"action": "store_true", "help": "run those that are explained in mutate_survivors.txt, too"},
     )  # fmt: skip
     report, known = Report("mutate"), read_survivors()
     texts, mutants = instrument()
     chosen = [m for m in mutants if args.only is None or args.only in f"{m.path}:{m.row}:"]
-    if args.trials:  # which are of the core
-        chosen = [m for m in chosen if m.path.endswith((".c", ".h"))]
     if args.quick:
         chosen = random.Random(args.seed).sample(chosen, min(QUICK, len(chosen)))
     if args.list:
         print(*chosen, sep="\n")
         return 0
     report.say(f"{len(mutants):,} mutants of {len(C_FILES) + len(PYTHON_FILES)} files, {len(chosen):,} of them now")
-    for key in known.keys() - {mutant.key for mutant in mutants}:
+    lines = {(mutant.path, mutant.line, ANY) for mutant in mutants}
+    for key in known.keys() - {mutant.key for mutant in mutants} - lines:
         report.fail(f"{SURVIVORS.name} explains what no longer occurs: {' | '.join(key)}")
-    killers, killed, explained, shown = Killers(built(texts), args.trials), Counter(), 0, time.monotonic()
+    killers, killed, explained, shown = Killers(built(texts)), Counter(), 0, time.monotonic()
     left = []
     for place, mutant in enumerate(chosen):
-        if mutant.key in known and not args.again:
+        is_any = (mutant.path, mutant.line, ANY) in known
+        is_known = is_any or mutant.key in known
+        if is_known and not args.again:
             explained += 1
             continue
         notice = killers.notice(mutant)
         if notice != "-":
             killed[notice] += 1
             report.passed()
-            if mutant.key in known:
+            if is_known and not is_any:
                 report.fail(f"{SURVIVORS.name} explains what is noticed, by {notice}: {mutant}")
-        elif mutant.key in known:
+        elif is_known:
             explained += 1
             report.passed()
         else:

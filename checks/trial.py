@@ -34,12 +34,16 @@ class Trial:
         self._place, self._after, self._run = place, after, run
         self._planning, self._slower = planning_ms / 1000, slower
 
-    def __call__(self, call):
-        """(the call as text, what is wrong with it), or None."""
+    def fault(self, call):
+        """What is wrong with a call, or None."""
         try:
-            wrong = self._wrong(call)
+            return self._wrong(call)
         except Exception:  # a result that is so wrong that it cannot be compared, or a fault of the check
-            wrong = f"the check ended in {traceback.format_exc()[-1500:]}"
+            return f"the check ended in {traceback.format_exc()[-1500:]}"
+
+    def __call__(self, call):
+        """(the smallest call alike as text, what is wrong with it), or None."""
+        wrong = self.fault(call)
         if wrong is None:
             return None
         smaller, wrong = self._smaller(call, wrong)
