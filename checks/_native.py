@@ -13,6 +13,9 @@ from im2colx import _geometry, _methods
 HERE = ROOT / "checks" / "c"
 INCLUDES = [f"-I{ROOT / folder}" for folder in ("csrc", "csrc/microkernels", "checks/c")]
 
+# The program that compares every function of csrc/im2colx.h with its definition: its sources.
+CALLS = ["harness.c", "arrays.c", "calls.c", "others.c"]
+
 # The bounds that Python sets, for programs that draw what it lets through.
 BOUNDS = [
     f"-DBOUND_ELEMENTS=((wide){_geometry.MOST_ELEMENTS})",
@@ -29,7 +32,7 @@ def release_flags():
     raise RuntimeError("setup.py has no list FLAGS")
 
 
-def build(name, programs, flags=(), link=(), cc="gcc"):
+def build(name, programs, flags=(), link=(), cc=("gcc",), environment=None):
     """Compiles csrc/ once, and links it with each program.  Nothing is compiled again that has not changed.
 
     Parameters
@@ -40,12 +43,27 @@ def build(name, programs, flags=(), link=(), cc="gcc"):
         Name of a program → its sources in checks/c.  A name that ends in ".so" is a library.
     flags, link : sequence of str
         For the compiler, after those of setup.py; for the linker.
+    cc : sequence of str
+        The words that call the compiler.
+    environment : dict, optional
+        The compiler's.
 
     Returns
     -------
     dict
         Name → Path.
+
+    Raises
+    ------
+    RuntimeError
+        If it does not compile without a warning.
     """
+    def run(command):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode or "warning:" in done.stderr:
+            raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+        return done.stdout
+
     folder = BUILDS / name
     folder.mkdir(parents=True, exist_ok=True)
     flags = [*release_flags(), "-fPIC", *INCLUDES, *BOUNDS, *flags]
@@ -53,14 +71,14 @@ def build(name, programs, flags=(), link=(), cc="gcc"):
     sources = {*core, *(HERE / source for needed in programs.values() for source in needed)}
 
     def compiled(source):
-        needs = _run([cc, *flags, "-MM", str(source)]).replace("\\\n", " ").split(":", 1)[1].split()
+        needs = run([*cc, *flags, "-MM", str(source)]).replace("\\\n", " ").split(":", 1)[1].split()
         digest = hashlib.sha256(repr((cc, flags)).encode())
         for path in needs:
             digest.update(Path(path).read_bytes())
         made = folder / f"{source.stem}-{digest.hexdigest()[:16]}.o"
         if not made.exists():
             partial = made.with_suffix(f".{os.getpid()}.partial")
-            _run([cc, *flags, "-c", str(source), "-o", str(partial)])
+            run([*cc, *flags, "-c", str(source), "-o", str(partial)])
             partial.rename(made)
         return source, made
 
@@ -71,14 +89,5 @@ def build(name, programs, flags=(), link=(), cc="gcc"):
         paths[program] = folder / program
         shared = ["-shared"] if program.endswith(".so") else []
         own = [str(objects[source]) for source in [*core, *(HERE / source for source in needed)]]
-        _run([cc, "-pthread", *shared, *own, *link, "-lm", "-o", str(paths[program])])
+        run([*cc, "-pthread", *shared, *own, *link, "-lm", "-o", str(paths[program])])
     return paths
-
-
-def _run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
-    if done.stderr.strip():
-        raise RuntimeError(f"the compiler warns:\n{done.stderr[-4000:]}")
-    return done.stdout

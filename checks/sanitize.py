@@ -46,7 +46,7 @@ QUICK = {"calls": 2_000, "races": 600, "plans": 100_000, "fuzz": 5_000}
 FULL = {"calls": 20_000, "races": 6_000, "plans": 3_000_000, "fuzz": 200_000}
 
 PROGRAMS = {
-    "calls": ["harness.c", "arrays.c", "calls.c", "others.c"],
+    "calls": native.CALLS,
     "plans": ["harness.c", "arrays.c", "plans.c"],
 }
 PLANNING_MICROSECONDS = 1000  # in the release build

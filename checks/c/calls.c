@@ -1,13 +1,18 @@
 /* Random convolutions and gradients by every method, compared with the definition, element by element: the numbers are small
  * integers, so every sum is exact and must be equal.
  *
- *     calls SEED CALLS THREADS ISA [ONLY]
+ *     calls SEED CALLS CALLERS ISA [ONLY]
  *
- * THREADS of them call at once, each with another number of threads in every call, so that they meet in the pool. Some calls
- * have a poll that stops them. ONLY is the number of the one call to repeat. */
+ * CALLERS threads call at once, each with another number of threads in every call, so that they meet in the pool. Some calls
+ * have a poll that stops them. ISA is an instruction set, or "every" for all of this machine, one after another. ONLY is the
+ * number of the one call to repeat.
+ *
+ * It links csrc/ and nothing else, so it runs where Python does not: under an emulator, on another C library, on a machine with
+ * the other byte order. */
 #include "harness.h"
 #include "others.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -77,6 +82,7 @@ static int choose(randoms *r, problem *p, const array *w)
     if (p->is_packed) p->implicit.orientation = IM2COLX_FILTERS_IN_LANES;
     /* As im2colx/_methods.py asks whether it declines. */
     const im2colx_implicit_facts facts = im2colx_implicit_explain(&p->call, &p->implicit);
+    if (strcmp(facts.isa, im2colx_isa())) fail("its instruction set is %s", facts.isa);
     return !facts.is_too_many && facts.workspace_bytes <= (size_t)IM2COLX_IMPLICIT_BYTES * (size_t)p->call.threads;
 }
 
@@ -189,34 +195,56 @@ static void *caller(void *unused)
     return NULL;
 }
 
+/* All calls with one instruction set; 0 if something was not tried. */
+static int all_calls(const char *isa, int callers)
+{
+    ptrdiff_t operations;
+    if (!im2colx_set_isa(isa) || strcmp(im2colx_isa(), isa)) fail("%s is refused", isa);
+    if (!isfinite(im2colx_burn(IM2COLX_F32, 10, &operations)) || operations < 1) fail("burn does nothing");
+    const long others = others_compared();
+    next_call = stopped = declined = 0;
+    for (int i = 0; i < METHODS; i++) compared[i] = 0;
+    is_alone = callers == 1;
+    pthread_t *thread = calloc((size_t)callers, sizeof *thread);
+    for (int i = 0; i < callers; i++)
+        if (pthread_create(&thread[i], NULL, caller, NULL)) abort();
+    for (int i = 0; i < callers; i++) pthread_join(thread[i], NULL);
+    free(thread);
+    const long all = compared[LOOPS] + compared[TILE] + compared[WHOLE] + compared[IMPLICIT];
+    printf("%s: %ld compared: %ld loops, %ld tile, %ld whole, %ld implicit; %ld others; %ld stopped; %ld declined\n", isa,
+           all, compared[LOOPS], compared[TILE], compared[WHOLE], compared[IMPLICIT],
+           others_compared() - others, (long)stopped, (long)declined);
+    fflush(stdout);
+    return all && others_compared() > others && stopped;
+}
+
 int main(int count, char **argument)
 {
     if (count < 5) {
-        fprintf(stderr, "usage: calls SEED CALLS THREADS ISA [ONLY]\n");
+        fprintf(stderr, "usage: calls SEED CALLS CALLERS ISA [ONLY]\n");
         return 2;
     }
     seed = strtoull(argument[1], NULL, 10);
     calls = atol(argument[2]);
-    const int threads = atoi(argument[3]);
-    if (!im2colx_set_isa(argument[4])) {
+    const int callers = atoi(argument[3]), is_every = !strcmp(argument[4], "every");
+    int levels = 0, is_whole = 1;
+    const char *name;
+    for (int level = 0; (name = im2colx_isa_name(level)); level++) {
+        if (!is_every && strcmp(argument[4], name)) continue;
+        levels++;
+        if (count > 5) {
+            im2colx_set_isa(name);
+            one_call(seed, atol(argument[5]));
+            other_call(seed, atol(argument[5]));
+        } else {
+            is_whole &= all_calls(name, callers);
+        }
+    }
+    if (!levels) {
         fprintf(stderr, "this machine has no %s\n", argument[4]);
         return 2;
     }
-    if (count > 5) {
-        one_call(seed, atol(argument[5]));
-        other_call(seed, atol(argument[5]));
-    } else {
-        is_alone = threads == 1;
-        pthread_t *thread = calloc((size_t)threads, sizeof *thread);
-        for (int i = 0; i < threads; i++)
-            if (pthread_create(&thread[i], NULL, caller, NULL)) abort();
-        for (int i = 0; i < threads; i++) pthread_join(thread[i], NULL);
-        free(thread);
-    }
-    const long all = compared[LOOPS] + compared[TILE] + compared[WHOLE] + compared[IMPLICIT];
-    printf("%ld compared: %ld loops, %ld tile, %ld whole, %ld implicit; %ld others; %ld stopped; %ld declined\n",
-           all, compared[LOOPS], compared[TILE], compared[WHOLE], compared[IMPLICIT],
-           others_compared(), (long)stopped, (long)declined);
+    if (!is_whole) printf("something was never tried: more calls are needed\n");
     if (failures()) printf("%d failures\n", failures());
-    return failures() || (count < 6 && (!all || !others_compared() || !stopped)) ? 1 : 0;
+    return failures() || !is_whole;
 }

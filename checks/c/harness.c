@@ -1,4 +1,5 @@
 /* Random numbers and geometries, and what is printed when something is wrong: see harness.h. */
+#define _POSIX_C_SOURCE 200809L /* flockfile */
 #include "harness.h"
 
 #include <stdarg.h>

@@ -14,6 +14,10 @@
 __extension__ typedef __int128 wide; /* in which no product of two sizes wraps */
 typedef double complex value;        /* holds the small integers of every element type */
 
+#ifndef CMPLX /* glibc withholds it from clang */
+#define CMPLX(real, imaginary) __builtin_complex((double)(real), (double)(imaginary))
+#endif
+
 enum { AXES = IM2COLX_AXES, ARRAY_AXES = 2 + IM2COLX_AXES };
 
 /* ---- Random numbers: each call has its own, so that its number alone repeats it ---- */

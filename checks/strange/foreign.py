@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import BUILDS
 
-from strange.tools import PORTABLE, core_check, ending, facts_of, pytest, run, selftest, zig
+from strange.tools import PORTABLE, core_calls, ending, facts_of, pytest, run, selftest, zig
 
 # zig's name of the target, the emulator's name, and what is unusual there.
 TARGETS = [
@@ -32,27 +32,27 @@ def emulator(machine):
 
 
 def core_here(report, path, options):
-    """core_check with the compilers of this machine."""
+    """checks/c/calls.c with the compilers of this machine."""
     for compiler in ("gcc", "clang"):
         if shutil.which(compiler):
-            core_check(report, options.seed, f"core by {compiler}", [compiler], cases=60 if options.quick else 2000)
+            core_calls(report, options.seed, f"core by {compiler}", [compiler], calls=1000 if options.quick else 20_000)
         else:
             report.say(f"left out the core by {compiler}: there is none")
 
 
 def core_aarch64(report, path, options):
-    """core_check on 64-bit ARM, by Debian's cross compiler where it is there."""
+    """checks/c/calls.c on 64-bit ARM, by Debian's cross compiler where it is there."""
     words, compiler = emulator("aarch64"), shutil.which("aarch64-linux-gnu-gcc")
     if words is None or not compiler:
         report.say("left out the core on aarch64: it takes qemu-aarch64-static (Debian: qemu-user-static) and "
                    "aarch64-linux-gnu-gcc (gcc-aarch64-linux-gnu)")  # fmt: skip
         return
-    cases = 60 if options.quick else 1000
-    core_check(report, options.seed, "core on aarch64 by gcc", [compiler], words, cases=cases, flags=["-static"])
+    calls = 1000 if options.quick else 10_000
+    core_calls(report, options.seed, "core on aarch64 by gcc", [compiler], words, calls, link=["-static"])
 
 
 def core_elsewhere(report, path, options):
-    """core_check wherever zig can compile for and an emulator can run."""
+    """checks/c/calls.c wherever zig can compile for and an emulator can run."""
     compiler = zig(report)
     for target, machine, why in TARGETS if compiler else ():
         words = emulator(machine)
@@ -61,7 +61,7 @@ def core_elsewhere(report, path, options):
             continue
         # Every compiler may leave a loop rolled that it was asked to unroll; on machines that we do not tune for, it does.
         flags = ["-Wno-pass-failed"] if machine not in ("x86_64", "aarch64") else []
-        core_check(report, options.seed, f"{target}, {why}", [*compiler, "-target", target], words, cases=300, flags=flags)
+        core_calls(report, options.seed, f"{target}, {why}", [*compiler, "-target", target], words, 3000, flags)
 
 
 # ---- Python on aarch64 ----------------------------------------------------------------------------------------------------
@@ -85,13 +85,16 @@ def _debian(report):
     if not shutil.which("apt-get") or not KEYRING.is_file():
         report.say("left out Python on aarch64: it takes Debian's apt-get and its keyring")
         return None
+    # Where this machine has its own packages from.
+    listing = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
+    sources = sorted(set(run(listing)[1].splitlines()))
     shutil.rmtree(FOREIGN, ignore_errors=True)
     apt = FOREIGN / "apt"
     for folder in ("state/lists/partial", "cache/archives/partial", "none.d"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()
     (apt / "none").touch()
-    (apt / "sources.list").write_text(f"deb [arch=arm64 signed-by={KEYRING}] http://deb.debian.org/debian bookworm main\n")
+    (apt / "sources.list").write_text("".join(f"deb [arch=arm64 signed-by={KEYRING}] {source}\n" for source in sources))
     (apt / "apt.conf").write_text(APT.format(apt=apt))
     environment = dict(os.environ, APT_CONFIG=str(apt / "apt.conf"))
     for command in (["update"], ["install", "-y", "--download-only", *PACKAGES]):

@@ -1,6 +1,5 @@
-"""What the parts share: processes, the self-test and the tests of a build, virtual environments, and core_check."""
+"""What the parts share: processes, the self-test and the tests of a build, virtual environments, and the core by itself."""
 
-import ast
 import json
 import os
 import shutil
@@ -9,9 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import _native
 from common import BUILDS, ROOT, environment_of
-
-CORE_CHECK = ROOT / "checks" / "c"
 
 # Tests that compare results with the slow twin, most of them exactly.
 EXACT = [
@@ -152,15 +150,7 @@ def zig(report):
     return [str(python), "-m", "ziglang", "cc"]
 
 
-# ---- core_check ---------------------------------------------------------------------------------------------------------
-
-
-def setup_flags():
-    """The compiler's flags, from their only place."""
-    for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "FLAGS":
-            return ast.literal_eval(node.value)
-    raise RuntimeError("setup.py has no FLAGS")
+# ---- The core by itself -----------------------------------------------------------------------------------------------
 
 
 def warnings_in(text, folder="csrc/"):
@@ -169,21 +159,18 @@ def warnings_in(text, folder="csrc/"):
     return sorted({line[line.index(folder) :] for line in found})
 
 
-def core_check(report, seed, what, compiler, emulator=(), cases=100, flags=()):
-    """Compiles csrc/ with core_check, and runs it; whether both went well.  Warnings about our files are failures."""
-    target = BUILDS / "core" / what.replace(" ", "-").replace(",", "")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sources = [*sorted(CORE_CHECK.glob("core_check*.c")), *sorted((ROOT / "csrc").rglob("*.c"))]
-    command = [*compiler, *setup_flags(), "-I", ROOT / "csrc", *flags, *sources, "-lm", "-o", target]
-    exit_code, text = run(command, env=dict(os.environ, ZIG_GLOBAL_CACHE_DIR=str(BUILDS / "zig-cache")))
-    warnings = warnings_in(text)
-    report.check(not warnings, lambda: f"{what}: {len(warnings)} warnings, as {warnings[0]}")
-    if not report.check(exit_code == 0, lambda: f"{what}: does not compile:{ending(text, 2500)}"):
-        return False
-    exit_code, text = run([*emulator, target, cases, seed])
-    lines = [line for line in text.splitlines() if line.endswith("results are right")]
-    for line in lines:
-        report.passed(int(line.split()[1]))
-    report.say(f"{what}: " + "; ".join(lines))
-    return report.check(exit_code == 0 and lines, lambda: f"{what}: {' '.join(map(str, emulator))} core_check {cases} {seed} "
-                                                          f"ended with {exit_code}:{ending(text)}")  # fmt: skip
+def core_calls(report, seed, what, compiler, emulator=(), calls=1000, flags=(), link=()):
+    """Compiles checks/c/calls.c with csrc/, and runs it on every instruction set.  Warnings are failures."""
+    name = what.replace(" ", "-").replace(",", "")
+    environment = dict(os.environ, ZIG_GLOBAL_CACHE_DIR=str(BUILDS / "zig-cache"))
+    try:
+        program = _native.build(f"core/{name}", {"calls": _native.CALLS}, flags, link, compiler, environment)["calls"]
+    except RuntimeError as error:
+        report.fail(f"{what}: does not compile:{ending(str(error), 2500)}")
+        return
+    words = [*emulator, program, seed, calls, 2, "every"]
+    exit_code, text = run(words)
+    lines = text.strip().splitlines()
+    report.say(f"{what}: " + "\n    ".join(lines[-8:]))
+    if report.check(exit_code == 0, lambda: f"{what}: {' '.join(map(str, words))} ended with {exit_code}:{ending(text)}"):
+        report.passed(calls * len(lines))
