@@ -37,8 +37,8 @@ FUZZED = 12  # scenes of 48 calls
 # what neither these nor fuzzed calls do.
 IMPLICIT = (["run_problem:implicit"], [])
 PARTS = {
-    "im2colx/_geometry.py": ([], ["bad_inputs", "giants", "plan", "out", "borders", "patch_matrix", "matrix"]),
-    "im2colx/_plan.py": ([], ["plan", "conv"]),
+    "im2colx/_geometry.py": ([], ["geometry", "operands", "out", "bad_inputs"]),
+    "im2colx/_plan.py": ([], ["exact_integers"]),
     "csrc/bounds.c": (["run_problem:loops"], ["giants"]),
     "csrc/csr.c": (["run_csr"], []),
     "csrc/im2col.c": (["run_im2col", "run_col2im"], []),

@@ -108,9 +108,7 @@ class Geometry:
         return shape[1:-1] if self.channels_last else shape[2:]
 
     def given_weight(self):
-        if self.given != "plane":
-            return self.w_shape
-        return self.kernel
+        return self.kernel if self.given == "plane" else self.w_shape
 
     def full_image(self, array):
         """A view of the caller's x or y with all axes."""
@@ -197,7 +195,7 @@ def _stride_per_axis(value, axes):
     try:
         return per_axis("stride", value, axes)
     except (TypeError, ValueError) as error:
-        if isinstance(value, np.ndarray) and value.ndim or _is_listed(value) and len(value) != axes:
+        if _is_listed(value) and (isinstance(value, np.ndarray) or len(value) != axes):
             # PyTorch's third argument is the bias, so that is what an array here most likely is.
             raise type(error)(f"{error}. If this is a bias, pass it as bias=...: the third argument is the stride") from None
         raise
@@ -239,7 +237,7 @@ def _pads(pad, axes):
         return pad
     if not _is_listed(pad):
         return ((integer("pad", pad, 0),) * 2,) * axes
-    if len(pad) == 2 * axes > 2 and not any(_is_listed(entry) for entry in pad):
+    if len(pad) == 2 * axes and not any(_is_listed(entry) for entry in pad):
         nested = tuple((pad[2 * axis], pad[2 * axis + 1]) for axis in range(axes))
         raise ValueError(
             f"pad is the flat {shown(tuple(pad))}, and libraries disagree on the order of its entries: "
@@ -383,7 +381,7 @@ def _refuse_subclass(name, value):
 
 
 def check_dtype(name, dtype):
-    if not (dtype.kind in "biu" or dtype.kind == "f" and dtype.itemsize <= 8 or dtype.kind == "c" and dtype.itemsize <= 16):
+    if dtype.char not in "?bhilqBHILQefdFD":
         raise TypeError(
             f"{name} has dtype {dtype}; it must be bool, an integer, float16, float32, float64, complex64 or complex128"
         )
@@ -410,8 +408,7 @@ def blocks(shape):
     """Indices of parts of at most PIECE elements, along the first axes, that cover an array of this shape."""
     if math.prod(shape) <= PIECE:
         yield ()
-    elif math.prod(shape[1:]) <= PIECE:
-        step = PIECE // math.prod(shape[1:])
+    elif step := PIECE // math.prod(shape[1:]):
         yield from ((slice(begin, begin + step),) for begin in range(0, shape[0], step))
     else:
         yield from ((first, *rest) for first in range(shape[0]) for rest in blocks(shape[1:]))
@@ -478,7 +475,7 @@ def check_out(out, shape, dtype, **inputs):
 
 def overlaps_itself(array):
     """Whether two of its elements share memory; when that is too hard to tell, yes."""
-    if array.size == 0 or array.flags.c_contiguous:
+    if array.flags.c_contiguous:  # as is every array without elements
         return False
     # Axes sorted by stride, each beyond the reach of those before it: every array that is made without stride tricks.
     reach = array.itemsize
@@ -489,7 +486,7 @@ def overlaps_itself(array):
     else:
         return False
     # Two elements that meet differ first on some axis; moved along it and those before, one of them is at 0.
-    for axis in range(array.ndim):
+    while array.ndim:
         if overlap(array[:1], array[1:]):
             return True
         array = array[0]
@@ -498,8 +495,6 @@ def overlaps_itself(array):
 
 def overlap(a, b):
     """Whether the arrays share an element; when that is too hard to tell, yes."""
-    if not np.may_share_memory(a, b):
-        return False
     try:
         return np.shares_memory(a, b, max_work=1000)
     except np.exceptions.TooHardError:

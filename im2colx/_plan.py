@@ -89,14 +89,12 @@ def _magnitude(array):
     """The largest absolute value that an integer or bool array holds."""
     if array is None or array.size == 0:
         return 0
-    if array.dtype.kind == "b":
-        return 1
     low, high = extremes(array)
     return max(high, -low)
 
 
 def _widest(dtype):
-    """The largest absolute value that the type can hold."""
+    """The largest absolute value that the type can hold, or one more."""
     return 0 if dtype is None else 1 if dtype.kind == "b" else 2 ** (8 * dtype.itemsize - (dtype.kind == "i"))
 
 
@@ -147,7 +145,7 @@ def integer_squares_typecode(terms, array, accumulator):
 
     def bound():
         squares = np.einsum("cnij,cnij->c", array, array, dtype=np.float64)  # each rounded by less than one in 10**6
-        return min(terms * _magnitude(array) ** 2, int(1.000001 * squares.max(initial=0)))
+        return min(terms * _magnitude(array) ** 2, int(1.000001 * squares.max()))
 
     typecode = _typecode_for(terms * _widest(array.dtype) ** 2, bound, accumulator)
     if typecode == "wide":

@@ -1,10 +1,12 @@
-"""The one table of shapes.  Every test runs over methods × cases."""
+"""The one table of shapes: every test runs over methods × cases.  And how a test asks for an error."""
+
+import pytest
 
 import im2colx
 from im2colx._methods import methods_for
 from im2colx._selftest import Case, random_case, small_integers
 
-__all__ = ["CASES", "FLOATS", "INTEGERS", "LAYOUTS", "Case", "methods", "methods_for", "random_case", "small_integers"]
+__all__ = ["CASES", "FLOATS", "INTEGERS", "LAYOUTS", "Case", "methods", "methods_for", "random_case", "refused", "small_integers"]
 
 CASES = [
     Case("one_pixel", 1, 1, 1, 1, 1, (1, 1)),
@@ -41,3 +43,8 @@ FLOATS = ("float32", "float64", "complex64", "complex128")
 INTEGERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
+def refused(error, message, call, *arguments, **named):
+    """The call raises this exception with this message, to the letter."""
+    with pytest.raises(error) as caught:
+        call(*arguments, **named)
+    assert type(caught.value) is error and str(caught.value) == message
