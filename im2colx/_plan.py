@@ -93,9 +93,11 @@ def _magnitude(array):
     return max(high, -low)
 
 
-def _widest(dtype):
-    """The largest absolute value that the type can hold, or one more."""
-    return 0 if dtype is None else 1 if dtype.kind == "b" else 2 ** (8 * dtype.itemsize - (dtype.kind == "i"))
+def _widest(array):
+    """The largest absolute value that an array of this type can hold, or one more."""
+    if array is None:
+        return 0
+    return 1 if array.dtype.kind == "b" else 2 ** (8 * array.itemsize - (array.dtype.kind == "i"))
 
 
 def _typecode_for(bound_of_types, bound_of_values, accumulator):
@@ -121,7 +123,7 @@ def _product_typecode(op, geometry, a, b, bias, accumulator):
         "grad_weight": geometry.rows,
     }[op]
     return _typecode_for(
-        terms * _widest(a.dtype) * _widest(b.dtype) + _widest(bias.dtype if bias is not None else None),
+        terms * _widest(a) * _widest(b) + _widest(bias),
         lambda: terms * _magnitude(a) * _magnitude(b) + _magnitude(bias),
         accumulator,
     )
@@ -131,7 +133,7 @@ def integer_sum_typecode(terms, array, accumulator):
     """For sums of `terms` entries of one array; there is no 128-bit path for those."""
     if terms == 1:  # no sum: what fits as an entry fits as a result
         return accumulator.str[1:]
-    typecode = _typecode_for(terms * _widest(array.dtype), lambda: terms * _magnitude(array), accumulator)
+    typecode = _typecode_for(terms * _widest(array), lambda: terms * _magnitude(array), accumulator)
     if typecode == "wide":
         raise OverflowError(f"sums of {terms} entries may reach {terms * _magnitude(array)}, more than int64 holds")
     return typecode
@@ -147,7 +149,7 @@ def integer_squares_typecode(terms, array, accumulator):
         squares = np.einsum("cnij,cnij->c", array, array, dtype=np.float64)  # each rounded by less than one in 10**6
         return min(terms * _magnitude(array) ** 2, int(1.000001 * squares.max()))
 
-    typecode = _typecode_for(terms * _widest(array.dtype) ** 2, bound, accumulator)
+    typecode = _typecode_for(terms * _widest(array) ** 2, bound, accumulator)
     if typecode == "wide":
         raise OverflowError(f"sums of squares may reach {bound()}, more than int64 holds: pass floats")
     return typecode

@@ -6,7 +6,9 @@ import im2colx
 from im2colx._methods import methods_for
 from im2colx._selftest import Case, random_case, small_integers
 
-__all__ = ["CASES", "FLOATS", "INTEGERS", "LAYOUTS", "Case", "methods", "methods_for", "random_case", "refused", "small_integers"]
+__all__ = [
+    "CASES", "FLOATS", "INTEGERS", "LAYOUTS", "Case", "methods", "methods_for", "random_case", "refused", "small_integers",
+]  # fmt: skip
 
 CASES = [
     Case("one_pixel", 1, 1, 1, 1, 1, (1, 1)),

@@ -62,8 +62,8 @@ def test_types_that_can_be_convolved():
 
 RESULTS = {
     "? ?": "i4 i4", "i1 ?": "i4 i4", "u2 i2": "i4 i4", "i1 i4": "i8 i8", "u4": "i8 i8", "? u8": "i8 i8", "e": "f4 e",
-    "e e": "f4 e", "e f4": "f4 f4", "e i1": "f4 e", "e i2": "f4 f4", "f4 i2": "f4 f4", "f4 i4": "f8 f8",
-    "f4 f8": "f8 f8", "e F": "F F", "f8 F": "D D",
+    "e e": "f4 e", "e f4": "f4 f4", "e i1": "f4 e", "e i2": "f4 f4", "f4 i2": "f4 f4",
+    "f4 i4": "f8 f8", "f4 f8": "f8 f8", "e F": "F F", "f8 F": "D D",
 }  # fmt: skip
 
 
@@ -158,8 +158,8 @@ def test_conversions():
 
     for values, source, to in (
         ([2**31 - 1, 0], "u4", "i4"), ([2**63 - 1, 0], "u8", "i8"), ([2**32 - 1], "u4", "i8"), ([255], "u1", "i4"),
-        ([255, 1], "u1", "f4"), ([1.5], "f4", "f8"), ([1.5, np.nan], "f8", "f4"), ([2**64 - 2**11], "u8", "f8"), ([-5], "i1", "i8"),
-        ([True], "?", "i4"), ([], "u8", "i8"), ([], "i1", "i4"), ([], "f8", "f4"),
+        ([255, 1], "u1", "f4"), ([1.5], "f4", "f8"), ([1.5, np.nan], "f8", "f4"), ([2**64 - 2**11], "u8", "f8"),
+        ([-5], "i1", "i8"), ([True], "?", "i4"), ([], "u8", "i8"), ([], "i1", "i4"), ([], "f8", "f4"),
     ):  # fmt: skip
         result = convert(values, source, to)
         assert result.dtype == to
