@@ -49,6 +49,9 @@ def test_the_largest_sums_of_each_type():
     assert 3 * 2**15 * 21845 + high == LARGEST32
     assert products(3, of(low, 5, dtype="i2"), of(21845, dtype="i2"), of(high, dtype="i2")) == "i4"
     assert products(3, of(low, 5, dtype="i2"), of(21845, dtype="i2"), of(low, dtype="i2")) == "i8"
+    assert products(1, of(low, dtype="i2"), of(low, dtype="i2")) == "i4"
+    assert products(2, of(low, dtype="i2"), of(low, dtype="i2")) == "i8"
+    assert products(2**17, of(-128, dtype="i1"), of(-128, dtype="i1")) == "i8"
     assert products(1, of(LARGEST64), of(1), None, INT64) == "i8"
     assert products(1, of(LARGEST64), of(-1), of(0), INT64) == "i8"
     assert products(1, of(LARGEST64), of(1), of(1), INT64) == "wide"
