@@ -53,11 +53,15 @@ PARTS = {
 
 
 def operands():
-    """Small geometries of every number of axes; then large ones, whose sums and outputs are cut; then giants."""
+    """Small geometries of every number of axes, some with all bits of x; then large ones, whose sums and outputs are cut; then giants."""
     rng = np.random.default_rng(0)
     dtypes = ("float32", "float64", "float32", "complex64", "float64", "complex128", "int64")
     small = [
         trials.Operands(rng, trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]), dtypes[n % 7]) for n in range(120)
+    ]
+    small += [
+        trials.Operands(rng, trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]), dtypes[n // 6 % 2], is_picked=True)
+        for n in range(36)
     ]
     large = [trials.Operands(rng, trials.in_layout(g, is_last), "float32") for g in trials.LARGE for is_last in (False, True)]
     for number, (x, w, arguments) in enumerate([*PADDED, *LARGE]):

@@ -9,8 +9,6 @@ slab_layout layout_of_image(const im2colx_geometry *g, const im2colx_tensor *x)
     for (int axis = 0; axis < IM2COLX_AXES; axis++) {
         l.space[axis] = x->space[axis];
         l.step[axis] = g->stride[axis] < g->image[axis] ? g->stride[axis] * x->space[axis] : 0; /* there is but one output */
-        l.phases[axis] = 1;
-        l.size[axis] = g->image[axis];
     }
     return l;
 }
@@ -29,7 +27,7 @@ slab_layout layout_of_slab(const im2colx_geometry *g, ptrdiff_t channels, const 
         } else {
             l.phases[axis] = 1;
             l.size[axis] = (outputs[axis] - 1) * s + reach + 1;
-            l.step[axis] = outputs[axis] > 1 ? limited_product(s, stride) : 0;
+            l.step[axis] = limited_product(s, stride);
         }
         l.space[axis] = stride;
         stride = limited_product(stride, l.size[axis]);
@@ -119,8 +117,7 @@ void fill_slab(const im2colx_geometry *g, const slab_layout *l, const im2colx_te
     for (ptrdiff_t phase = 0; phase < l->phases[0] * l->phases[1] * l->phases[2]; phase++) {
         unflatten(phase, l->phases, ph);
         const range inside = inside_range(start[2] + ph[2], step[2], g->image[2], l->size[2]);
-        const ptrdiff_t n = range_size(inside), behind = l->size[2] - inside.end;
-        const ptrdiff_t x_first = n ? (start[2] + ph[2] + inside.begin * step[2]) * x->space[2] * item : 0;
+        const ptrdiff_t n = range_size(inside), i2 = start[2] + ph[2] + inside.begin * step[2];
         const ptrdiff_t x_step = n > 1 ? step[2] * x->space[2] * item : size;
         char *const to_phase = slab + (ph[0] * l->phase[0] + ph[1] * l->phase[1] + ph[2] * l->phase[2]) * item;
         for (ptrdiff_t c = 0; c < (is_wide ? 1 : channels); c++)
@@ -131,13 +128,14 @@ void fill_slab(const im2colx_geometry *g, const slab_layout *l, const im2colx_te
                 for (ptrdiff_t r1 = 0; r1 < l->size[1]; r1++, to += l->space[1] * item) {
                     const ptrdiff_t i1 = start[1] + ph[1] + r1 * step[1];
                     const int is_row = is_plane && is_inside(g, 1, i1) && n;
-                    const char *from = is_row ? (const char *)x->data + (c * x->channel + i0 * x->space[0] + i1 * x->space[1]) * item
-                                                    + x_first : NULL;
-                    const ptrdiff_t before = is_row ? inside.begin : l->size[2];
-                    if (to_step != size) fill_spread(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, size, to_step, to);
-                    else if (is_wide) fill_row(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, size, NULL, to);
-                    else if (item == 4) fill_row(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, 4, kernel, to);
-                    else fill_row(from, x_step, before, is_row ? n : 0, is_row ? behind : 0, 8, kernel, to);
+                    const ptrdiff_t before = is_row ? inside.begin : l->size[2], count = is_row ? n : 0;
+                    const ptrdiff_t behind = l->size[2] - before - count;
+                    const char *from = is_row ? (const char *)x->data + (c * x->channel + i0 * x->space[0] + i1 * x->space[1]
+                                                                         + i2 * x->space[2]) * item : NULL;
+                    if (to_step != size) fill_spread(from, x_step, before, count, behind, size, to_step, to);
+                    else if (is_wide) fill_row(from, x_step, before, count, behind, size, NULL, to);
+                    else if (item == 4) fill_row(from, x_step, before, count, behind, 4, kernel, to);
+                    else fill_row(from, x_step, before, count, behind, 8, kernel, to);
                 }
             }
     }

@@ -31,6 +31,14 @@ def test_random_geometries(axes, isa):
         check(trials.Operands(rng, trials.random_geometry(rng, axes, (7, 7, 30)[number % 3]), dtype), number)
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_every_byte_of_an_element(axes, isa):
+    rng = np.random.default_rng(10 + axes)
+    for number in range(30):
+        g = trials.random_geometry(rng, axes, (7, 30)[number // 2 % 2])
+        check(trials.Operands(rng, g, DTYPES[number % 2], is_picked=True), number)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("g", trials.GIANTS, ids=str)
 def test_giants(g, channels_last):

@@ -161,22 +161,37 @@ def weight_to_layout(g, w):
     return np.moveaxis(w, (0, 1), (-1, -2)) if g.channels_last else w
 
 
-class Operands:
-    """Small integers for a geometry, and what must come of them, in the geometry's layout; guarded."""
+def picks(rng, count, shape, dtype):
+    """An array (count, *shape) of zeros, but for a one somewhere in each of the `count`."""
+    ones = np.zeros((count, math.prod(shape)), dtype)
+    ones[np.arange(count), rng.integers(math.prod(shape), size=count)] = 1
+    return ones.reshape(count, *shape)
 
-    def __init__(self, rng, g, dtype):
+
+class Operands:
+    """Small integers for a geometry, and what must come of them, in the geometry's layout; guarded.
+
+    Or, if `is_picked`, an x of floats with all their bits, the bytes that are zero in small integers too; sums of it have one
+    term, so that they are exact.
+    """
+
+    def __init__(self, rng, g, dtype, is_picked=False):
         self.g, self.typecode, self.at_end = g, np.dtype(dtype).str[1:], bool(rng.integers(2))
         x = small_integers(rng, (g.batch, g.channels, *g.image), dtype)
         w = small_integers(rng, (g.filters, g.channels // g.groups, *g.kernel), dtype)
         grad = small_integers(rng, (g.batch, g.filters, *g.output), dtype)
         bias = small_integers(rng, g.filters, dtype)
+        if is_picked:
+            x = rng.uniform(1, 200, x.shape).astype(dtype)
+            w, bias = picks(rng, g.filters, w.shape[1:], dtype), np.zeros_like(bias)
+            grad = picks(rng, g.filters, (g.batch, *g.output), dtype).swapaxes(0, 1)
         y = forward(g, x, w) + bias.reshape(-1, *[1] * len(g.image))
         self.x, self.grad = (self.lend(to_layout(g, array)) for array in (x, grad))
         self.w, self.bias = self.lend(weight_to_layout(g, w)), self.lend(bias)
         self.y, self.grad_x = to_layout(g, y), to_layout(g, grad_input(g, grad, w))
         self.grad_w = weight_to_layout(g, grad_weight(g, x, grad))
         self.phi = patches(g, x) if g.groups == 1 else None
-        self.back = self._scattered(x.shape) if g.groups == 1 else None
+        self.back = self._scattered(x.shape) if g.groups == 1 and not is_picked else None
         self.matrices = [self._matrix(w, is_circular) for is_circular in (False, True)]
 
         # Asked once, before anything is changed on purpose.
@@ -313,6 +328,7 @@ def trials_of(t, number, is_giant=False):
                 named = {"begin": begin, "end": end, "is_transposed": is_transposed, "threads": threads}
                 yield run_im2col, {**named, "dtype": None, "memory": memory}
                 yield run_im2col, {**named, "dtype": ("u1", "u2")[number % 2], "memory": "guarded"}
+    if t.back is not None:
         yield run_col2im, {"threads": threads}
     for is_circular in (False, True):
         if (t.matrices[is_circular] is not None or not is_circular) and not is_giant and t.g.batch:
