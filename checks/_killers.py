@@ -41,7 +41,7 @@ PARTS = {
     "im2colx/_plan.py": ([], ["exact_integers"]),
     "csrc/bounds.c": (["run_problem:loops"], ["giants"]),
     "csrc/csr.c": (["run_csr"], []),
-    "csrc/im2col.c": (["run_im2col", "run_col2im"], []),
+    "csrc/im2col.c": (["run_im2col", "run_col2im"], ["patches"]),
     "csrc/product.c": (["run_problem:tile", "run_problem:whole"], []),
     "csrc/patches.c": (["run_im2col", "run_col2im", "run_problem:tile", "run_problem:whole"], []),
     "csrc/index_map.h": (["run_problem:implicit", "run_csr", "run_im2col", "run_col2im", "run_problem:tile", "run_problem:loops"],
@@ -59,9 +59,9 @@ def operands():
     small = [
         trials.Operands(rng, trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]), dtypes[n % 7]) for n in range(120)
     ]
+    picked = [trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]) for n in range(36)]
     small += [
-        trials.Operands(rng, trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]), dtypes[n // 6 % 2], is_picked=True)
-        for n in range(36)
+        trials.Operands(rng, g, dtypes[n // 6 % 2], is_picked=True) for n, g in enumerate([*picked, *[trials.PHASES] * 2])
     ]
     large = [trials.Operands(rng, trials.in_layout(g, is_last), "float32") for g in trials.LARGE for is_last in (False, True)]
     for number, (x, w, arguments) in enumerate([*PADDED, *LARGE]):

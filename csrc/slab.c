@@ -128,8 +128,7 @@ void fill_slab(const im2colx_geometry *g, const slab_layout *l, const im2colx_te
                 for (ptrdiff_t r1 = 0; r1 < l->size[1]; r1++, to += l->space[1] * item) {
                     const ptrdiff_t i1 = start[1] + ph[1] + r1 * step[1];
                     const int is_row = is_plane && is_inside(g, 1, i1) && n;
-                    const ptrdiff_t before = is_row ? inside.begin : l->size[2], count = is_row ? n : 0;
-                    const ptrdiff_t behind = l->size[2] - before - count;
+                    const ptrdiff_t before = inside.begin, count = is_row ? n : 0, behind = l->size[2] - before - count;
                     const char *from = is_row ? (const char *)x->data + (c * x->channel + i0 * x->space[0] + i1 * x->space[1]
                                                                          + i2 * x->space[2]) * item : NULL;
                     if (to_step != size) fill_spread(from, x_step, before, count, behind, size, to_step, to);

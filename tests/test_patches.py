@@ -116,3 +116,16 @@ def test_gather_moves_every_item_size(threads):
                         rows = np.zeros((end - begin, phi.shape[1])[:: -1 if transposed else 1], dtype)
                         _core.im2col(geometry, x, rows, threads, begin, transposed)
                         np.testing.assert_array_equal(rows.T if transposed else rows, expected[begin:end])
+
+
+def test_a_channel_of_more_taps_than_a_task():
+    x = np.arange(1.0, 140_001, dtype="f4").reshape(1, 2, 1, 70_000)
+    args = (1, 66_000), (1, 4_000)
+    expected = np.stack([x[0, :, 0, begin : begin + 66_000].ravel() for begin in (0, 4_000)])
+    np.testing.assert_array_equal(im2col(x, *args), expected)
+    transposed = np.zeros(expected.T.shape, "f4")
+    geometry = patch_geometry(x.shape, (1, 66_000), (1, 4_000), 0, 1, "NCHW")
+    _core.im2col(geometry, x, transposed, 2, 0, True)
+    np.testing.assert_array_equal(transposed, expected.T)
+    twice = np.where((np.arange(70_000) >= 4_000) & (np.arange(70_000) < 66_000), 2, 1)
+    np.testing.assert_array_equal(col2im(expected, x.shape, *args), x * twice)

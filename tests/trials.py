@@ -90,6 +90,10 @@ LARGE = [
 ]
 
 
+# Phases of a few elements, the last one padding: the next channel follows at once.
+PHASES = geometry_of(1, 4, 8, 1, (5,), (2,), (2,), ((0, 2),), (1,))
+
+
 def in_layout(g, channels_last):
     return dataclasses.replace(g, channels_last=channels_last)
 
