@@ -59,6 +59,7 @@ def operands():
     small = [
         trials.Operands(rng, trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]), dtypes[n % 7]) for n in range(120)
     ]
+    small += [trials.Operands(rng, g, "float32") for g in trials.PLANES for _ in range(4)]  # in each kind of memory
     picked = [trials.random_geometry(rng, 1 + n % 3, (7, 30)[n // 3 % 2]) for n in range(36)]
     small += [
         trials.Operands(rng, g, dtypes[n // 6 % 2], is_picked=True) for n, g in enumerate([*picked, *[trials.PHASES] * 2])
@@ -111,7 +112,7 @@ def stages_of(path, sets):
     which, stages = set(which), {}
     small, large, giants = sets
     if which:
-        some = large if "run_problem:implicit" in which else large[:8]
+        some = large if "run_problem:implicit" in which else large[: 2 * len(trials.LARGE)]
         stages = {"trials": failing(small, which), "large": failing(some, which), "giants": failing(giants, which, None, True)}
     if "run_problem:implicit" in which:
         for isa in _core.instruction_sets()[:-1]:

@@ -31,6 +31,12 @@ def test_random_geometries(axes, isa):
         check(trials.Operands(rng, trials.random_geometry(rng, axes, (7, 7, 30)[number % 3]), dtype), number)
 
 
+def test_planes_that_are_moved_and_others():
+    rng = np.random.default_rng(2)
+    for number in range(4 * len(trials.PLANES)):  # each in every kind of memory
+        check(trials.Operands(rng, trials.PLANES[number // 4], DTYPES[number % 2]), number)
+
+
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_every_byte_of_an_element(axes, isa):
     rng = np.random.default_rng(10 + axes)

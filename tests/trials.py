@@ -87,8 +87,20 @@ LARGE = [
     geometry_of(2, 130, 34, 1, (9, 7, 5), (2, 3, 2), (1, 2, 1), ((1, 0), (1, 1), (0, 1)), (1, 1, 2)),
     geometry_of(1, 40, 6, 2, (3000,), (9,), (2,), ((4, 5),), (1,)),
     geometry_of(1, 140_000, 2, 1, (2,), (1,), (1,), ((0, 1),), (1,)),  # a row of the matrix is more than a task
+    geometry_of(1, 130, 3, 1, (4, 6), (2, 3), (1, 1), ((0, 1), (1, 0)), (1, 1)),  # taps that are neighbours are more than 1 KiB
 ]
 
+
+# A column of the patch matrix is the plane of x, moved, only where strides are 1 and the output is as wide as the image; each
+# of these but the first lacks one thing that this needs.
+PLANES = [
+    geometry_of(2, 2, 2, 1, (3, 5), (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (4, 6), (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (4, 5), (2, 3), (2, 1), ((0, 0), (1, 1)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (3, 5), (1, 1), (1, 2), ((0, 0), (0, 4)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (2, 3, 4), (2, 1, 3), (1, 1, 1), ((0, 0), (0, 0), (1, 1)), (1, 1, 1)),
+    geometry_of(2, 2, 2, 1, (1, 3, 4), (1, 1, 3), (1, 1, 1), ((1, 1), (0, 0), (1, 1)), (1, 1, 1)),
+]
 
 # Phases of a few elements, the last one padding: the next channel follows at once.
 PHASES = geometry_of(1, 4, 8, 1, (5,), (2,), (2,), ((0, 2),), (1,))
@@ -284,8 +296,8 @@ def run_im2col(t, begin, end, is_transposed, threads, dtype, memory):
     return rows, right.real.astype(dtype) if dtype.kind == "u" else right
 
 
-def run_col2im(t, threads):
-    x = t.lend(np.zeros(t.back.shape, t.typecode))
+def run_col2im(t, threads, memory):
+    x = in_memory(t, t.lend(np.zeros(t.back.shape, t.typecode)), memory)
     _core.col2im(t.g, t.lend(t.phi), x, t.typecode, threads)
     return x, t.back
 
@@ -333,7 +345,7 @@ def trials_of(t, number, is_giant=False):
                 yield run_im2col, {**named, "dtype": None, "memory": memory}
                 yield run_im2col, {**named, "dtype": ("u1", "u2")[number % 2], "memory": "guarded"}
     if t.back is not None:
-        yield run_col2im, {"threads": threads}
+        yield run_col2im, {"threads": threads, "memory": memory}
     for is_circular in (False, True):
         if (t.matrices[is_circular] is not None or not is_circular) and not is_giant and t.g.batch:
             yield run_csr, {"is_circular": is_circular, "index_bytes": (4, 8)[number % 2], "threads": threads}
