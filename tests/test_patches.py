@@ -129,3 +129,11 @@ def test_a_channel_of_more_taps_than_a_task():
     np.testing.assert_array_equal(transposed, expected.T)
     twice = np.where((np.arange(70_000) >= 4_000) & (np.arange(70_000) < 66_000), 2, 1)
     np.testing.assert_array_equal(col2im(expected, x.shape, *args), x * twice)
+
+
+def test_rows_that_overlap():
+    """Two rows of four, where the second begins two behind the first: no plane that could be moved at once."""
+    x = np.lib.stride_tricks.sliding_window_view(np.arange(1.0, 7), 4)[None, None, ::2]
+    transposed = np.zeros((3, 8))
+    _core.im2col(patch_geometry(x.shape, (1, 3), 1, ((0, 0), (1, 1)), 1, "NCHW"), x, transposed, 1, 0, True)
+    np.testing.assert_array_equal(transposed, im2col(x.copy(), (1, 3), 1, ((0, 0), (1, 1))).T)

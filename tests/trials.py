@@ -87,12 +87,12 @@ LARGE = [
     geometry_of(2, 130, 34, 1, (9, 7, 5), (2, 3, 2), (1, 2, 1), ((1, 0), (1, 1), (0, 1)), (1, 1, 2)),
     geometry_of(1, 40, 6, 2, (3000,), (9,), (2,), ((4, 5),), (1,)),
     geometry_of(1, 140_000, 2, 1, (2,), (1,), (1,), ((0, 1),), (1,)),  # a row of the matrix is more than a task
-    geometry_of(1, 130, 3, 1, (4, 6), (2, 3), (1, 1), ((0, 1), (1, 0)), (1, 1)),  # taps that are neighbours are more than 1 KiB
+    geometry_of(1, 400, 3, 1, (4, 6), (2, 3), (1, 1), ((0, 1), (1, 0)), (1, 1)),  # taps that are neighbours are more than 1 KiB
 ]
 
 
 # A column of the patch matrix is the plane of x, moved, only where strides are 1 and the output is as wide as the image; each
-# of these but the first lacks one thing that this needs.
+# of these but the first may lack one thing that this needs, some only in memory of other strides.
 PLANES = [
     geometry_of(2, 2, 2, 1, (3, 5), (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)),
     geometry_of(2, 2, 2, 1, (4, 6), (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)),
@@ -100,6 +100,12 @@ PLANES = [
     geometry_of(2, 2, 2, 1, (3, 5), (1, 1), (1, 2), ((0, 0), (0, 4)), (1, 1)),
     geometry_of(2, 2, 2, 1, (2, 3, 4), (2, 1, 3), (1, 1, 1), ((0, 0), (0, 0), (1, 1)), (1, 1, 1)),
     geometry_of(2, 2, 2, 1, (1, 3, 4), (1, 1, 3), (1, 1, 1), ((1, 1), (0, 0), (1, 1)), (1, 1, 1)),
+    geometry_of(2, 2, 2, 1, (1, 5), (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (2, 5), (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (5, 1), (2, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (5, 1), (2, 1), (2, 1), ((0, 0), (0, 0)), (1, 1)),
+    geometry_of(2, 2, 2, 1, (2, 1, 4), (2, 1, 3), (1, 1, 1), ((0, 0), (0, 0), (1, 1)), (1, 1, 1)),
+    geometry_of(2, 2, 2, 1, (1, 1, 4), (1, 1, 3), (1, 1, 1), ((1, 0), (0, 0), (1, 1)), (1, 1, 1)),
 ]
 
 # Phases of a few elements, the last one padding: the next channel follows at once.
