@@ -53,7 +53,7 @@ PARTS = {
 
 
 def operands():
-    """Small geometries of every number of axes, some with all bits of x; then large ones, whose sums and outputs are cut; then giants."""
+    """Small geometries of every number of axes, some with all bits of x; then large ones, of sums that are cut; then giants."""
     rng = np.random.default_rng(0)
     dtypes = ("float32", "float64", "float32", "complex64", "float64", "complex128", "int64")
     small = [
