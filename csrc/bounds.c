@@ -16,31 +16,27 @@
 
 static int is_within(ptrdiff_t value, ptrdiff_t least, ptrdiff_t most) { return value >= least && value <= most; }
 
-static int is_array(ptrdiff_t outer, ptrdiff_t inner, const ptrdiff_t space[IM2COLX_AXES])
+static int is_array(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, const ptrdiff_t space[IM2COLX_AXES])
 {
     ptrdiff_t count = 1;
-    const ptrdiff_t sizes[] = {outer, inner, space[0], space[1], space[2]};
-    for (int i = 0; i < 5; i++)
+    const ptrdiff_t sizes[] = {a, b, c, space[0], space[1], space[2]};
+    for (int i = 0; i < 3 + IM2COLX_AXES; i++)
         if (sizes[i] < 0 || __builtin_mul_overflow(count, max_size(1, sizes[i]), &count)) return 0;
     return count <= TOO_LARGE;
 }
 
 int im2colx_is_bounded(const im2colx_geometry *g)
 {
-    const ptrdiff_t sizes[] = {g->groups, g->channels, g->filters};
-    for (int i = 0; i < 3; i++)
-        if (!is_within(sizes[i], 1, TOO_LARGE)) return 0;
-    if (!is_within(g->batch, 0, TOO_LARGE)) return 0;
+    if (g->groups < 1 || g->channels < 1 || g->filters < 1) return 0;
     for (int axis = 0; axis < IM2COLX_AXES; axis++) {
-        ptrdiff_t outputs, taps;
-        if (!is_within(g->kernel[axis], 1, TOO_LARGE) || !is_within(g->output[axis], 1, TOO_LARGE)) return 0;
+        ptrdiff_t outputs, taps, both;
+        if (g->kernel[axis] < 1 || g->output[axis] < 1) return 0;
         if (!is_within(g->stride[axis], 1, LARGEST_EXTENT) || !is_within(g->dilation[axis], 1, LARGEST_EXTENT)) return 0;
         if (!is_within(g->pad[axis], 0, LARGEST_EXTENT)) return 0;
         if (__builtin_mul_overflow(g->output[axis] - 1, g->stride[axis], &outputs)) return 0;
         if (__builtin_mul_overflow(g->kernel[axis] - 1, g->dilation[axis], &taps)) return 0;
-        if (outputs > LARGEST_EXTENT || taps > LARGEST_EXTENT || outputs + taps > LARGEST_EXTENT) return 0;
+        if (__builtin_add_overflow(outputs, taps, &both) || both > LARGEST_EXTENT) return 0;
     }
-    ptrdiff_t channels, filters;
-    if (__builtin_mul_overflow(g->groups, g->channels, &channels) || __builtin_mul_overflow(g->groups, g->filters, &filters)) return 0;
-    return is_array(g->batch, channels, g->image) && is_array(filters, g->channels, g->kernel) && is_array(g->batch, filters, g->output);
+    return is_array(g->batch, g->groups, g->channels, g->image) && is_array(g->groups, g->filters, g->channels, g->kernel)
+           && is_array(g->batch, g->groups, g->filters, g->output);
 }

@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 import pytest
-from cases import methods
+from cases import methods, small_integers
 
 import im2colx
 from im2colx import _core
-from im2colx._geometry import resolve
+from im2colx._geometry import Geometry, resolve
 from im2colx._plan import recipe
 
 
@@ -112,6 +112,7 @@ BOUNDS = [
     ({"filters": 1}, {"filters": 0}),
     ({"groups": 2, "channels": 2, "filters": 2}, {"groups": -1, "channels": -1, "filters": -1}),
     ({"image": (0, 2**48)}, {"image": (-1, 1)}),
+    ({"image": (0, 2**48)}, {"image": (0, 2**48 + 1)}),
     ({"image": (1, 2**48)}, {"image": (1, 2**48 + 1)}),
     ({"image": (2**24, 2**24)}, {"image": (2**24, 2**24 + 1)}),
     ({"image": (2**32, 2**16)}, {"image": (2**32, 2**32)}),
@@ -133,17 +134,28 @@ BOUNDS = [
         {"kernel": (2, 1), "dilation": (2**49, 1), "output": (2, 1), "stride": (2**49, 1)},
         {"kernel": (2, 1), "dilation": (2**49, 1), "output": (2, 1), "stride": (2**49 + 1, 1)},
     ),
+    # Each product and sum that goes beyond 64 bits; the sum is 2**63.
+    ({"output": (1, 2)}, {"output": (2**13, 1), "stride": (2**50, 1), "kernel": (3, 1), "dilation": (2**49, 1)}),
+    ({"channels": 2}, {"channels": 2**64, "groups": 2**32, "filters": 2**32}),
     ({"output": (1, 2)}, {"output": (1, 2**48), "stride": (1, 2**50)}),
     ({"kernel": (1, 2)}, {"kernel": (1, 2**48), "dilation": (1, 2**50)}),
 ]
 
 
+@pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize(("within", "beyond"), BOUNDS, ids=str)
-def test_the_bounds_of_the_c_core(within, beyond):
-    """What im2colx/_geometry.py never lets through, C refuses once more: each bound holds to the number."""
-    _core.Problem(dataclasses.replace(WITHIN, **within), "forward", "f4", "loops", 0, 1)
+def test_the_bounds_of_the_c_core(within, beyond, axes):
+    """What im2colx/_geometry.py never lets through, C refuses once more: each bound holds to the number, on each axis."""
+
+    def problem_of(values):
+        g = dataclasses.asdict(WITHIN) | values
+        one = {key: (0, 0) if key == "pad" else 1 for key in ("image", "kernel", "output", "stride", "dilation", "pad")}
+        g |= {key: (*g[key], *[value] * (axes - 2)) for key, value in one.items()}
+        return _core.Problem(Geometry(**g), "forward", "f4", "loops", 0, 1)
+
+    problem_of(within)
     with pytest.raises(SystemError, match="a geometry beyond the bounds of the C core"):
-        _core.Problem(dataclasses.replace(WITHIN, **beyond), "forward", "f4", "loops", 0, 1)
+        problem_of(beyond)
 
 
 def test_many_channels_of_few_pixels_stay_within_the_promise():
@@ -174,6 +186,41 @@ def test_grad_input_multiplies_no_output_that_does_not_exist(layout, value, size
         for weights in (w, np.ascontiguousarray(w), np.repeat(w, 2, axis=-1)[..., ::2]):
             result = im2colx.conv2d_grad_input(grad, weights, x_shape, layout=layout, method=method)
             np.testing.assert_array_equal(result, expected)
+
+
+# Image, kernel, stride and pad of grad_input, and whether "implicit" takes it: up to 64 phases of x that a tap reaches, and up to
+# 1,024 taps of an axis to find them from.
+PHASES = [
+    ((1, 64), (1, 64), (1, 100), 0, True),
+    ((1, 65), (1, 65), (1, 100), 0, False),
+    ((65, 1), (65, 1), (100, 1), 0, False),
+    ((65, 70), (2, 70), (100, 100), 0, False),
+    ((10, 9), (8, 8), (9, 10), 0, True),
+    ((6, 14), (5, 13), (7, 15), 0, False),
+    ((1, 1000), (1, 1000), (1, 1000), 0, False),
+    ((1, 5), (1, 1024), (1, 2000), ((0, 0), (0, 2000)), True),
+    ((1, 5), (1, 1025), (1, 2000), ((0, 0), (0, 2000)), False),
+    ((1, 1200), (1, 1100), (1, 1100), ((0, 0), (0, 1000)), False),
+]
+
+
+@pytest.mark.parametrize(("image", "kernel", "stride", "pad", "is_taken"), PHASES, ids=str)
+def test_phases_to_the_number(image, kernel, stride, pad, is_taken):
+    rng = np.random.default_rng(0)
+    x_shape, w = (2, 3, *image), small_integers(rng, (2, 3, *kernel), "f4")
+    geometry = resolve(x_shape, w.shape, stride, pad, 1, 1, "NCHW")
+    grad = small_integers(rng, geometry.y_shape, "f4")
+    expected = im2colx.conv2d_grad_input(grad, w, x_shape, stride, pad, method="naive")
+    problem = _core.Problem(geometry, "grad_input", "f4", "implicit", 0, 2)
+    assert problem.explain()["is_too_many"] is not is_taken
+    grad_x = np.full(x_shape, np.nan, "f4")
+    problem.run(grad_x, w, grad)  # right even where it is not offered
+    np.testing.assert_array_equal(grad_x, expected)
+    if is_taken:
+        np.testing.assert_array_equal(im2colx.conv2d_grad_input(grad, w, x_shape, stride, pad, method="implicit"), expected)
+    else:
+        with pytest.raises(ValueError, match="more phases"):
+            im2colx.conv2d_grad_input(grad, w, x_shape, stride, pad, method="implicit")
 
 
 def test_axes_of_one_element_may_have_any_stride():

@@ -79,6 +79,8 @@ GIANTS = [
     geometry_of(2, 3, 2, 1, (6, 7), (3, 2), (1, 2), ((_BIG, 0), (0, _BIG)), (_BIG // 2, _BIG)),
     geometry_of(1, 2, 3, 1, (3, 4, 5), (2, 1, 2), (_BIG, 2**20, 2), ((0, _BIG), (3, 2**20), (1, 1)), (_BIG, 5, 3)),
     geometry_of(1, 40, 20, 1, (8, 9), (2, 3), (1, 1), ((0, _BIG), (1, 1)), (_BIG + 7, 1)),
+    # No second output and no second tap: a step to them would be beyond 64 bits.
+    geometry_of(1, 20_000, 2, 1, (2, 3), (1, 1), (2**49, 2**49), ((0, 0), (0, 0)), (2**49, 2**49)),
 ]
 
 
@@ -274,9 +276,16 @@ def swapped(array, channels_last):
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, there, back)), back, there)
 
 
+def turned(array):
+    """The same values in memory where neighbours are those of the last axis but one."""
+    return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
 def in_memory(t, array, memory):
     if memory == "spread":
         return spread(array, STEPS[: array.ndim])
+    if memory == "turned" and array.ndim > 1:
+        return turned(array)
     return swapped(array, t.g.channels_last) if memory == "swapped" else array
 
 
@@ -334,7 +343,7 @@ def run_csr(t, is_circular, index_bytes, threads):
 def trials_of(t, number, is_giant=False):
     """The trials of one set of operands as (function, arguments by name); what is not cheap is by turns."""
     workspace, threads = (16, 300, 1 << 20)[number % 3], (1, 3, 2, 5)[number // 3 % 4]
-    memory = ("guarded", "spread", "guarded", "swapped")[number % 4]
+    memory = ("guarded", "spread", "guarded", "swapped", "turned")[number % 5]
     for kind, orientation in KINDS:
         for op in OPS:
             if kind == "implicit" and (op, orientation) in t.declined:
