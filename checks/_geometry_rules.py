@@ -155,7 +155,7 @@ def slab(g, channels, is_cut, is_last, itemsize, *out):
 
 def _one_of_phases(image, kernel, output, stride, dilation, pad, out):
     """The phases of x that a tap reaches: from each tap the phase is known, until they repeat."""
-    found, count, every = out[:3]
+    found, count = out[:2]
     expected, seen = [], set()
     for tap in range(min(kernel, MOST_LOOKS + 1)):
         phase = (tap * dilation - pad) % stride
@@ -167,9 +167,9 @@ def _one_of_phases(image, kernel, output, stride, dilation, pad, out):
     if len(seen) > MOST_LOOKS or len(expected) > MOST_PHASES:
         return not found
     period = stride // math.gcd(stride, dilation)
-    if not found or every != min(stride, image) or count != len(expected):
+    if not found or count != len(expected):
         return False
-    for (phase, tap), row in zip(expected, out[3:].reshape(-1, 8).tolist(), strict=False):
+    for (phase, tap), row in zip(expected, out[2:].reshape(-1, 8).tolist(), strict=False):
         taps = len(range(tap, kernel, period))
         first, rest = divmod(phase + pad - (tap + period * (taps - 1)) * dilation, stride)
         if rest or row != [phase, tap, output, len(range(phase, image, stride)), taps, period * dilation // stride, -first, 1]:

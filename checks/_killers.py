@@ -41,6 +41,7 @@ PARTS = {
     "im2colx/_plan.py": ([], ["exact_integers"]),
     "csrc/bounds.c": (["run_problem:loops"], ["giants"]),
     "csrc/csr.c": (["run_csr"], []),
+    "csrc/implicit_input.c": (["run_problem:implicit"], ["giants"]),
     "csrc/im2col.c": (["run_im2col", "run_col2im"], ["patches"]),
     "csrc/product.c": (["run_problem:tile", "run_problem:whole"], []),
     "csrc/patches.c": (["run_im2col", "run_col2im", "run_problem:tile", "run_problem:whole"], ["patches"]),

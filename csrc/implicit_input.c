@@ -16,7 +16,7 @@ typedef struct {
 enum { MOST_LOOKS = 1024 };
 
 typedef struct {
-    ptrdiff_t count, all; /* phases that are reached; phases that x has */
+    ptrdiff_t count; /* phases that are reached */
     reached_phase phases[MOST_PHASES];
 } axis_phases;
 
@@ -27,7 +27,6 @@ static int find_phases(const im2colx_geometry *g, int axis, axis_phases *found)
     const ptrdiff_t s = g->stride[axis], d = g->dilation[axis] % s, period = s / greatest_divisor(s, d);
     const ptrdiff_t taps = min_size(g->kernel[axis], period);
     found->count = 0;
-    found->all = min_size(s, g->image[axis]);
     if (taps > MOST_LOOKS) return 0;
     ptrdiff_t phase = (s - g->pad[axis] % s) % s;
     for (ptrdiff_t tap = 0; tap < taps; tap++, phase = phase < s - d ? phase + d : phase - (s - d)) {
@@ -64,6 +63,11 @@ typedef struct {
     ptrdiff_t size, rows; /* bytes of an element; rows of a task */
 } zeroing;
 
+static ptrdiff_t image_rows(const im2colx_geometry *g)
+{
+    return g->batch * g->groups * g->channels * g->image[0] * g->image[1];
+}
+
 /* Some rows of x, of which a channel of an image has image[0] * image[1]. */
 static void zero_task(void *argument, ptrdiff_t task, int worker, im2colx_job *job)
 {
@@ -71,7 +75,7 @@ static void zero_task(void *argument, ptrdiff_t task, int worker, im2colx_job *j
     const im2colx_geometry *g = &s->call->geometry;
     const im2colx_tensor *x = &s->call->x;
     const ptrdiff_t plane = g->image[0] * g->image[1], channels = g->groups * g->channels;
-    const ptrdiff_t end = min_size((task + 1) * s->rows, g->batch * channels * plane);
+    const ptrdiff_t end = min_size((task + 1) * s->rows, image_rows(g));
     (void)worker;
     for (ptrdiff_t row = task * s->rows; row < end && !im2colx_stopped(job); row++) {
         const ptrdiff_t n = row / plane / channels, c = row / plane % channels;
@@ -88,17 +92,11 @@ enum { ZERO_ELEMENTS = 256 << 10 };
 /* Cycles for an element, between those of a cache and of memory. */
 #define ZERO_CYCLES 0.5
 
-static ptrdiff_t image_elements(const im2colx_geometry *g)
-{
-    return g->batch * g->groups * g->channels * g->image[0] * g->image[1] * g->image[2];
-}
-
 static im2colx_status zero_image(const im2colx_call *call)
 {
     const im2colx_geometry *g = &call->geometry;
     zeroing s = {call, (ptrdiff_t)im2colx_itemsize(call->type), max_size(1, ZERO_ELEMENTS / max_size(1, g->image[2]))};
-    const ptrdiff_t rows = g->batch * g->groups * g->channels * g->image[0] * g->image[1];
-    return im2colx_run(divide_up(rows, s.rows), call->threads, zero_task, &s, call->poll);
+    return im2colx_run(divide_up(image_rows(g), s.rows), call->threads, zero_task, &s, call->poll);
 }
 
 /* ---- Entry ---------------------------------------------------------------------------------------------------------- */
@@ -117,12 +115,12 @@ im2colx_status implicit_grad_input(const im2colx_call *call, const im2colx_impli
             return IM2COLX_OK;
         }
         count[axis] = axes[axis].count;
-        is_partly_reached |= axes[axis].count < axes[axis].all;
+        is_partly_reached |= axes[axis].count < min_size(g->stride[axis], g->image[axis]);
     }
     im2colx_implicit_options plain = {.order = options->order, .orientation = options->orientation,
                                       .is_finite = options->is_finite || facts_only};
     im2colx_status status = IM2COLX_OK;
-    if (is_partly_reached && facts_only) facts_only->cycles += ZERO_CYCLES * (double)image_elements(g);
+    if (is_partly_reached && facts_only) facts_only->cycles += ZERO_CYCLES * (double)(image_rows(g) * g->image[2]);
     else if (is_partly_reached) status = zero_image(call);
     for (ptrdiff_t phase = 0; phase < phases && !status; phase++) {
         ptrdiff_t at[IM2COLX_AXES];

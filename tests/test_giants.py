@@ -223,6 +223,20 @@ def test_phases_to_the_number(image, kernel, stride, pad, is_taken):
             im2colx.conv2d_grad_input(grad, w, x_shape, stride, pad, method="implicit")
 
 
+@pytest.mark.parametrize("image", [(5, 300_000), (7, 0), (0, 7), (1000, 1000)])
+def test_grad_input_that_no_tap_reaches_is_zero(image):
+    """Rows of any length, none and more than one task; on either side of them other memory."""
+    x_shape, w = (1, 2, *image), 3 * ones(1, 2, 1, 1)
+    geometry = resolve(x_shape, w.shape, 3, ((1, 2), (1, 3)), 1, 1, "NCHW")
+    expected = np.zeros(x_shape, "f4")
+    expected[..., 2::3, 2::3] = 3
+    around = np.full(expected.size + 100, np.nan, "f4")
+    grad_x = around[50:-50].reshape(x_shape)
+    _core.Problem(geometry, "grad_input", "f4", "implicit", 0, 2).run(grad_x, w, ones(*geometry.y_shape))
+    np.testing.assert_array_equal(grad_x, expected)
+    assert np.isnan(around[:50]).all() and np.isnan(around[-50:]).all()
+
+
 def test_axes_of_one_element_may_have_any_stride():
     """NumPy leaves it open, and it must not enter an address."""
     x, w = (np.lib.stride_tricks.as_strided(ones(1), (1, 1, 1, 1), (2**60, -(2**60), 2**59, 2**58)) for _ in range(2))

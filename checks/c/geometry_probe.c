@@ -144,16 +144,16 @@ PROBE(slab, NUMBERS + 4, 16) /* channels, cut into phases, channels last, bytes 
 
 /* ---- implicit_input.c: stride phases ------------------------------------------------------------------------------------ */
 
-PROBE(phases, NUMBERS, 3 + 8 * MOST_PHASES) /* of the last axis: found, count, all; of each the phase, its tap, and the part */
+PROBE(phases, NUMBERS, 2 + 8 * MOST_PHASES) /* of the last axis: found, count; of each the phase, its tap, and the part */
 {
     const im2colx_geometry g = geometry_of(in);
     axis_phases found;
-    memset(out, 0, (3 + 8 * MOST_PHASES) * sizeof *out);
+    memset(out, 0, (2 + 8 * MOST_PHASES) * sizeof *out);
     if (!(out[0] = find_phases(&g, 2, &found))) return;
-    out[1] = found.count, out[2] = found.all;
+    out[1] = found.count;
     for (ptrdiff_t i = 0; i < found.count; i++) {
         im2colx_call part = {.geometry = g, .type = IM2COLX_F32};
-        ptrdiff_t *to = out + 3 + 8 * i;
+        ptrdiff_t *to = out + 2 + 8 * i;
         take_phase(&part, &g, 2, found.phases[i]);
         to[0] = found.phases[i].phase, to[1] = found.phases[i].tap;
         to[2] = part.geometry.image[2], to[3] = part.geometry.output[2], to[4] = part.geometry.kernel[2];
