@@ -16,7 +16,7 @@ typedef struct {
 enum { MOST_LOOKS = 1024 };
 
 typedef struct {
-    ptrdiff_t count; /* phases that are reached */
+    ptrdiff_t count;
     reached_phase phases[MOST_PHASES];
 } axis_phases;
 
@@ -118,9 +118,10 @@ im2colx_status implicit_grad_input(const im2colx_call *call, const im2colx_impli
         is_partly_reached |= axes[axis].count < min_size(g->stride[axis], g->image[axis]);
     }
     im2colx_implicit_options plain = {.order = options->order, .orientation = options->orientation,
-                                      .is_finite = options->is_finite || facts_only};
+                                      .is_finite = options->is_finite};
     im2colx_status status = IM2COLX_OK;
-    if (is_partly_reached && facts_only) facts_only->cycles += ZERO_CYCLES * (double)(image_rows(g) * g->image[2]);
+    if (is_partly_reached && facts_only)
+        facts_only->cycles += ZERO_CYCLES * (double)image_rows(g) * (double)g->image[2];
     else if (is_partly_reached) status = zero_image(call);
     for (ptrdiff_t phase = 0; phase < phases && !status; phase++) {
         ptrdiff_t at[IM2COLX_AXES];
