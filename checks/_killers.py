@@ -43,6 +43,7 @@ PARTS = {
     "csrc/csr.c": (["run_csr"], []),
     "csrc/implicit_input.c": (["run_problem:implicit"], ["giants"]),
     "csrc/im2col.c": (["run_im2col", "run_col2im"], ["patches"]),
+    "csrc/implicit_tables.c": (["run_problem:implicit"], ["giants"]),
     "csrc/product.c": (["run_problem:tile", "run_problem:whole"], []),
     "csrc/patches.c": (["run_im2col", "run_col2im", "run_problem:tile", "run_problem:whole"], ["patches"]),
     "csrc/index_map.h": (["run_problem:implicit", "run_csr", "run_im2col", "run_col2im", "run_problem:tile", "run_problem:loops"],
