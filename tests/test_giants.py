@@ -223,6 +223,14 @@ def test_phases_to_the_number(image, kernel, stride, pad, is_taken):
             im2colx.conv2d_grad_input(grad, w, x_shape, stride, pad, method="implicit")
 
 
+def test_no_step_is_taken_to_what_is_not_there():
+    """No second output and no second tap; a step to them would be beyond 64 bits."""
+    x_shape, w = (1, 2, 3, 20_000), ones(1, 1, 20_000, 2)
+    for method in methods():
+        grad_x = im2colx.conv2d_grad_input(ones(1, 1, 1, 2), w, x_shape, 2**49, layout="NHWC", method=method)
+        assert (grad_x[0, 0, 0] == 2).all() and grad_x.sum() == 40_000
+
+
 @pytest.mark.parametrize("image", [(5, 300_000), (7, 0), (0, 7), (1000, 1000)])
 def test_grad_input_that_no_tap_reaches_is_zero(image):
     """Rows of any length, none and more than one task; on either side of them other memory."""
