@@ -60,8 +60,8 @@ static int ends_of_axis(const im2colx_geometry *g, int axis, ptrdiff_t ends[MOST
         for (int side = 0; side < 2; side++) {
             const ptrdiff_t end = side ? reached.end : reached.begin;
             int at = 0;
-            while (at < count && ends[at] < end) at++;
-            if (at < count && ends[at] == end) continue;
+            while (ends[at] < end) at++; /* not beyond the last, which is the output's own */
+            if (ends[at] == end) continue;
             if (count == MOST_ENDS) return 0;
             memmove(ends + at + 1, ends + at, (size_t)(count - at) * sizeof *ends);
             ends[at] = end;
@@ -74,9 +74,12 @@ static int ends_of_axis(const im2colx_geometry *g, int axis, ptrdiff_t ends[MOST
 int find_classes(const im2colx_geometry *g, tap_class classes[MOST_CLASSES])
 {
     ptrdiff_t ends[IM2COLX_AXES][MOST_ENDS], parts[IM2COLX_AXES], at[IM2COLX_AXES], taps = 0;
-    for (int axis = 0; axis < IM2COLX_AXES; axis++) parts[axis] = ends_of_axis(g, axis, ends[axis]) - 1;
-    if (parts[0] < 1 || parts[1] < 1 || parts[2] < 1 || parts[0] * parts[1] * parts[2] > MOST_CLASSES) return 0;
+    for (int axis = 0; axis < IM2COLX_AXES; axis++) {
+        parts[axis] = ends_of_axis(g, axis, ends[axis]) - 1;
+        if (parts[axis] < 1) return 0;
+    }
     const int count = (int)(parts[0] * parts[1] * parts[2]);
+    if (count > MOST_CLASSES) return 0;
     for (int i = 0; i < count; i++) {
         tap_class c = {.taps = 1};
         unflatten(i, parts, at);

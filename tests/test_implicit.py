@@ -142,6 +142,8 @@ PADDED = [
     ((1, 7, 30, 31), (12, 7, 11, 11), (1, 9, 1, 1)),
     ((1, 4, 16, 40), (8, 4, 5, 13), (1, (2, 6), 1, 1)),  # one class of outputs more than there is room for
     ((1, 64, 1, 300), (32, 64, 1, 2), (1, ((0, 0), (5, 5)), 1, 1)),  # at both ends outputs without a tap
+    ((1, 16, 30, 31), (12, 16, 11, 1), (1, (9, 0), 1, 1)),  # more cuts of one axis than there is room for
+    ((1, 16, 30, 31), (12, 16, 1, 11), (1, (0, 9), 1, 1)),
 ]
 
 
