@@ -289,7 +289,12 @@ def in_memory(t, array, memory):
     return swapped(array, t.g.channels_last) if memory == "swapped" else array
 
 
-def run_problem(t, op, kind, orientation, workspace=1 << 20, threads=1, memory="guarded", is_finite=False, packs=False):
+def bias_of_outputs(t):
+    return t.bias if t.g.channels_last else t.bias.reshape(-1, *[1] * len(t.g.image))
+
+
+def run_problem(t, op, kind, orientation, workspace=1 << 20, threads=1, memory="guarded", is_finite=False, packs=False,
+                has_bias=True):  # fmt: skip
     """One operation by the core: (result, what it must be).  Products want contiguous arrays but for an x that is read."""
     problem = _core.Problem(t.g, op, t.typecode, kind, workspace, threads, orientation=orientation, is_finite=is_finite)
     arrays = {"x": t.x, "w": t.w, "y": t.grad}
@@ -297,9 +302,9 @@ def run_problem(t, op, kind, orientation, workspace=1 << 20, threads=1, memory="
     arrays[name] = t.empty(right)
     for key in arrays if kind in ("loops", "implicit") else "x" if name != "x" else "":
         arrays[key] = in_memory(t, arrays[key], memory)
-    extra = (t.bias, problem.pack(arrays["w"]) if packs else None) if op == "forward" else ()
+    extra = (t.bias if has_bias else None, problem.pack(arrays["w"]) if packs else None) if op == "forward" else ()
     problem.run(arrays["x"], arrays["w"], arrays["y"], *extra)
-    return arrays[name], right
+    return arrays[name], right if has_bias or op != "forward" else right - bias_of_outputs(t)
 
 
 def run_im2col(t, begin, end, is_transposed, threads, dtype, memory):
@@ -336,8 +341,7 @@ def run_csr(t, is_circular, index_bytes, threads):
     matrix = csr_array((data, indices, indptr), shape=(t.g.outputs * t.g.filters, columns))
     if right is not None:
         return matrix.toarray(), right
-    bias = t.bias if t.g.channels_last else t.bias.reshape(-1, *[1] * len(t.g.image))
-    return matrix @ t.x[0].ravel(), (t.y[0] - bias).ravel()
+    return matrix @ t.x[0].ravel(), (t.y[0] - bias_of_outputs(t)).ravel()
 
 
 def trials_of(t, number, is_giant=False):
@@ -352,7 +356,7 @@ def trials_of(t, number, is_giant=False):
             yield run_problem, {**named, "memory": memory}
             if kind == "implicit" and op == "forward" and orientation == "filters":
                 yield run_problem, {**named, "is_finite": True, "packs": True}
-                yield run_problem, {**named, "is_finite": True}
+                yield run_problem, {**named, "is_finite": True, "has_bias": False}
     if t.phi is not None:
         rows = len(t.phi)
         for begin, end in {(0, rows), (0, 1), (rows // 3, rows - rows // 4)}:
