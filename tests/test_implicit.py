@@ -144,6 +144,7 @@ PADDED = [
     ((1, 64, 1, 300), (32, 64, 1, 2), (1, ((0, 0), (5, 5)), 1, 1)),  # at both ends outputs without a tap
     ((1, 16, 30, 31), (12, 16, 11, 1), (1, (9, 0), 1, 1)),  # more cuts of one axis than there is room for
     ((1, 16, 30, 31), (12, 16, 1, 11), (1, (0, 9), 1, 1)),
+    ((1, 8, 20, 21), (8, 8, 8, 8), (1, ((3, 4), (3, 4)), 1, 1)),  # as many classes as there may be, of too many taps
 ]
 
 

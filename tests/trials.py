@@ -88,6 +88,7 @@ LARGE = [
     geometry_of(1, 40, 6, 2, (3000,), (9,), (2,), ((4, 5),), (1,)),
     geometry_of(1, 140_000, 2, 1, (2,), (1,), (1,), ((0, 1),), (1,)),  # a row of the matrix is more than a task
     geometry_of(1, 400, 3, 1, (4, 6), (2, 3), (1, 1), ((0, 1), (1, 0)), (1, 1)),  # taps that are neighbours are more than 1 KiB
+    geometry_of(1, 16, 16, 1, (9, 8, 7), (3, 2, 3), (1, 1, 1), ((1, 1), (1, 0), (1, 1)), (1, 1, 1)),  # classes on each axis
     geometry_of(1, 3, 4, 1, (30, 31), (25, 24), (1, 1), ((1, 1), (1, 1)), (1, 1)),  # taps of one channel are a chunk
     geometry_of(1, 2, 3, 1, (4, 20, 20), (3, 19, 18), (1, 1, 1), ((0, 0), (1, 0), (0, 1)), (1, 1, 1)),  # a row of taps is one
 ]
