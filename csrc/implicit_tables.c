@@ -170,7 +170,7 @@ im2colx_status im2colx_pack(const im2colx_call *call, im2colx_order order, void 
     const sum_cut cut = cut_sum(g, is_last);
     ptrdiff_t *memory = malloc((size_t)table_entries(cut) * sizeof(ptrdiff_t));
     if (!memory) return IM2COLX_NO_MEMORY;
-    const slab_layout none = {.phases = {1, 1, 1}};
+    static const slab_layout none; /* only w is read */
     packing s = {.call = call, .kernel = find_microkernel(call->type), .columns = g->channels * taps_of(g), .packed = packed};
     s.tables = make_tables(g, is_last, cut, &none, &call->w, memory);
     s.parts = divide_up(s.columns, PACK_COLUMNS);
