@@ -188,8 +188,8 @@ def test_grad_input_multiplies_no_output_that_does_not_exist(layout, value, size
             np.testing.assert_array_equal(result, expected)
 
 
-# Image, kernel, stride and pad of grad_input, and whether "implicit" takes it: up to 64 phases of x that a tap reaches, and up to
-# 1,024 taps of an axis to find them from.
+# Image, kernel, stride and pad of grad_input, and whether "implicit" takes it: up to 64 phases of x that a tap reaches, and up
+# to 1,024 taps of an axis to find them from.
 PHASES = [
     ((1, 64), (1, 64), (1, 100), 0, True),
     ((1, 65), (1, 65), (1, 100), 0, False),
