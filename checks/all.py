@@ -12,8 +12,6 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 # In this order: what fails fastest comes first.
 CHECKS = ("geometry", "fuzz", "guard", "readers", "stranger", "faults", "sanitize", "mutate", "cover")
-# These two ask for tests, not for faults: what they find is for whoever changes the code, and takes longer than a change waits.
-NOT_QUICK = ("mutate", "cover")
 
 
 def main():
@@ -26,7 +24,7 @@ def main():
         parser.error(f"there is no check {', '.join(sorted(unknown))}, but {', '.join(CHECKS)}")
     lines, failed = [], []
     start = time.monotonic()
-    for name in options.names or [name for name in CHECKS if not (options.quick and name in NOT_QUICK)]:
+    for name in options.names or CHECKS:
         command = [sys.executable, str(FOLDER / f"{name}.py"), "--seed", str(options.seed), *["--quick"] * options.quick]
         print(f"+ python checks/{name}.py{' --quick' * options.quick} --seed {options.seed}", flush=True)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")

@@ -32,8 +32,9 @@ DEBUG = ["-fno-omit-frame-pointer", "-g", "-O1"]  # -O1 compiles in half the tim
 # What runs in C: a file of tests → which of its tests; None: all.  Left out are those that measure what the sanitizers change:
 # memory, because they keep back what is freed, and the time to an interrupt or a kill, of processes that start slowly.
 TESTS = dict.fromkeys(
-    ["bad_inputs", "bounds", "borders", "conv", "implicit", "plan", "patches", "giants", "out", "nn_kernels"]
-)
+    ["bad_inputs", "geometry", "operands", "exact_integers", "bounds", "borders", "conv", "implicit", "plan", "patches", "giants",
+     "out", "nn_kernels", "index_map"]
+)  # fmt: skip
 MORE_TESTS = TESTS | {"patch_matrix": "not memory"} | dict.fromkeys(
     ["matrix", "same_bits", "spectrum", "equivalence", "explain", "nn_layers", "nn_model", "nn_optimizers", "nn_pooling",
      "nn_losses", "nn_dropout"]
