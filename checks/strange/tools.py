@@ -164,7 +164,7 @@ def core_calls(report, seed, what, compiler, emulator=(), calls=1000, flags=(), 
     name = what.replace(" ", "-").replace(",", "")
     environment = dict(os.environ, ZIG_GLOBAL_CACHE_DIR=str(BUILDS / "zig-cache"))
     try:
-        program = _native.build(f"core/{name}", {"calls": _native.CALLS}, flags, link, compiler, environment)["calls"]
+        program = _native.build(f"foreign/{name}", {"calls": _native.CALLS}, flags, link, compiler, environment)["calls"]
     except RuntimeError as error:
         report.fail(f"{what}: does not compile:{ending(str(error), 2500)}")
         return
