@@ -19,6 +19,7 @@ import os
 import scipy
 from scipy.linalg import cython_blas
 
+cimport cython
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int64_t
 
@@ -69,7 +70,9 @@ _zgemm = _function("zgemm")
 
 
 # ---- Products ---------------------------------------------------------------------------------------------------------
+# Workers of the pool run these while the caller may hold the GIL, so no tracer may wait for it here.
 
+@cython.linetrace(False)
 cdef inline void _gemm(void *function, char transpose, const void *one, const void *zero, int transpose_a,
                        int transpose_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t lda,
                        const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc) noexcept nogil:
@@ -91,21 +94,25 @@ cdef inline void _gemm(void *function, char transpose, const void *one, const vo
 LARGEST_SIZE = 2 ** (INTEGER_BITS - 1) - 1  # of any argument of a product
 
 
+@cython.linetrace(False)
 cdef void _matmul_f32(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t lda,
                       const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc) noexcept nogil:
     _gemm(_sgemm, c'T', _one_single, _zero_single, ta, tb, m, n, k, a, lda, b, ldb, accumulate, c, ldc)
 
 
+@cython.linetrace(False)
 cdef void _matmul_f64(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t lda,
                       const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc) noexcept nogil:
     _gemm(_dgemm, c'T', _one_double, _zero_double, ta, tb, m, n, k, a, lda, b, ldb, accumulate, c, ldc)
 
 
+@cython.linetrace(False)
 cdef void _matmul_c64(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t lda,
                       const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc) noexcept nogil:
     _gemm(_cgemm, c'C', _one_single, _zero_single, ta, tb, m, n, k, a, lda, b, ldb, accumulate, c, ldc)
 
 
+@cython.linetrace(False)
 cdef void _matmul_c128(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t lda,
                        const void *b, ptrdiff_t ldb, int accumulate, void *c, ptrdiff_t ldc) noexcept nogil:
     _gemm(_zgemm, c'C', _one_double, _zero_double, ta, tb, m, n, k, a, lda, b, ldb, accumulate, c, ldc)
