@@ -198,6 +198,8 @@ def _parse_idx(content, path, limit):
     declared = math.prod(shape)  # Python's integers: this product cannot wrap
     if declared > limit:
         raise DataError(f"{path}: the header declares {_times(shape)} = {declared} bytes, more than the limit {limit}")
+    if math.prod(max(1, size) for size in shape) > limit:  # a size of zero does not excuse the others, as in NumPy
+        raise DataError(f"{path}: the header declares sizes of {_times(shape)}, more than the limit {limit}")
     body = content.read(declared + 1)  # one more, so that what is too long is seen without being read
     if len(body) < declared:
         raise DataError(f"{path}: truncated: {len(body)} of the {_times(shape)} = {declared} bytes that it declares")

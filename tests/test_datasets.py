@@ -104,6 +104,7 @@ def test_truncated_anywhere(tmp_path, images, compress):
         (idx(np.zeros(3, "u1"), sizes=(2**16, 2**16)), "65536 x 65536 = 4294967296 bytes, more than the limit"),
         (idx(np.zeros(3, "u1"), sizes=(2**32 - 1,) * 4), "more than the limit 134217728"),
         (idx(np.zeros(3, "u1"), sizes=(2**31, 2**31, 4)), "= 18446744073709551616 bytes"),  # 0 in 64 bits
+        (idx(np.zeros(0, "u1"), sizes=(2**32 - 1, 5, 2**32 - 1, 0)), "sizes of 4294967295 x 5 x 4294967295 x 0, more than the limit"),
         (idx(np.zeros(3, "u1"), sizes=(4,)), "truncated: 3 of the 4 = 4 bytes"),
         (idx(np.zeros(3, "u1"), sizes=(2,)), "more bytes follow the 2 = 2"),
         (idx(np.zeros(3, "u1"), sizes=(0, 28, 28)), "more bytes follow the 0 x 28 x 28 = 0"),
