@@ -23,10 +23,10 @@ MOST_LISTED = 400  # lines of what was not reached
 
 
 def run(target, command, report, **variables):
-    """Runs a command against the build; says how it ended."""
+    """Runs a command against the build, in its folder, where Cython's names of files are right; says how it ended."""
     report.say(" ".join(str(part).removeprefix(f"{ROOT}/") for part in command[1:])
                + "".join(f", {name}={value}" for name, value in variables.items()))  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, env=environment_of(target, **variables), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=target, env=environment_of(target, **variables), capture_output=True, text=True)
     if done.returncode:
         report.say("it did not pass, and what it reached counts all the same:\n" + done.stdout[-1500:] + done.stderr[-500:])
 
@@ -49,8 +49,8 @@ def run_tests(target, report, is_quick):
         f"data_file = {PAGES / 'data'}\n[html]\ndirectory = {PAGES / 'python'}\n[json]\noutput = {PAGES / 'python.json'}\n"
     )
     counted = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}"]
-    run(target, [*counted, *pytest, "tests", "bench", "-k", f"not ({HANDLERS})"], report)
-    run(target, [sys.executable, *pytest, "tests", "-k", HANDLERS], report)
+    run(target, [*counted, *pytest, str(ROOT / "tests"), str(ROOT / "bench"), "-k", f"not ({HANDLERS})"], report)
+    run(target, [sys.executable, *pytest, str(ROOT / "tests"), "-k", HANDLERS], report)
     for isa in levels(target)[:-1]:
         run(target, [sys.executable, *pytest, *core], report, IM2COLX_ISA=isa)
     fuzz = Path(__file__).with_name("fuzz.py")
