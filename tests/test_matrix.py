@@ -244,6 +244,8 @@ def test_the_memory_that_a_process_can_have(tmp_path, monkeypatch):
     (group / "memory.max").write_text("3000\n")
     monkeypatch.setattr(_memory, "control_groups", lambda name: [group] if name == "memory" else [])
     assert _memory.most_memory() == 3000
+    monkeypatch.setattr(_memory.resource, "getrlimit", lambda which: (2000, 4000) if which == _memory.resource.RLIMIT_AS else None)
+    assert _memory.most_memory() == 2000
 
 
 CODE = """

@@ -431,6 +431,8 @@ def tell(key, value):
     (tell("part", {"samples": 4, "loss": "0", "seconds": 0.0}), "loss of the epoch under way must be a number"),
     (tell("steps", -1), "steps must be at least 0, but is -1"),
     (tell("steps", "many"), "steps must be a whole number"),
+    (tell("processes", 2), "what it says of processes is 2"),
+    (tell("processes", [1, 0]), "number of processes must be at least 1, but is 0"),
     (tell("settings", None), "it holds no settings of a Trainer"),
     (tell("history", None), "it holds no history of a Trainer"),
     (tell("history", {"train_loss": [1.0], "val_loss": [], "epoch_seconds": [1.0]}), "'val_loss' does not have one"),

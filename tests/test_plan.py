@@ -49,6 +49,11 @@ def test_a_plan_tells_what_it_holds():
         plan(np.ones((2, 4, 20, 20), "float32"), out=np.empty((2, 8, 20, 19), "float32"))
 
 
+def test_a_plan_is_printed_by_what_it_maps():
+    plan = im2colx.plan_conv2d((2, 3, 5, 6), np.ones((4, 3, 2, 2), "f4"), method="indexed")
+    assert repr(plan) == "<Plan x (2, 3, 5, 6) float32 -> (2, 4, 4, 5), method 'indexed'>"
+
+
 def test_a_plan_tells_what_it_leaves_out():
     """Of three taps on 7 pixels, 19 of 21 fall inside, on both axes; where padding is left out x need not be copied."""
     w = np.ones((64, 256, 3, 3), "float32")

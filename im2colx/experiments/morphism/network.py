@@ -61,10 +61,6 @@ def conv(weight, bias, kernel, stride=1, pad=0):
     return Part("conv", weight, bias, kernel, stride, pad)
 
 
-def dense(weight, bias):
-    return Part("dense", weight, bias)
-
-
 def he_uniform(rng, inputs, outputs, fan_in=None):
     """A weight matrix as `nn` starts one."""
     bound = np.sqrt(6 / (fan_in or inputs))
