@@ -132,7 +132,7 @@ def slab(g, channels, is_cut, is_last, itemsize, *out):
         conditions.append(phases[a] == np.where(is_cut == 1, np.minimum(s, reach + 1), 1))
         conditions.append(size[a] == np.where(is_cut == 1, outputs + reach // s, (outputs - 1) * s + reach + 1))
         conditions.append(space[a] == np.minimum(stride, TOO_LARGE))
-        right = np.where(is_cut == 1, stride, np.where(outputs > 1, s * stride, 0))
+        right = np.where(is_cut == 1, stride, s * stride)
         conditions.append(step[a] == np.minimum(right, TOO_LARGE))
         far.append(((outputs - 1) * s + reach) * stride)
         stride = stride * size[a]
